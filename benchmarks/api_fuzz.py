@@ -95,7 +95,7 @@ def serve() -> None:
     """The child: the API over a scripted engine."""
     import logging
 
-    from carellama.config.serve import ApiArguments
+    from carellama.config.serve import ApiOptions
     from carellama.engine.scripted import ScriptedEngine
     from carellama.serve.api.app import create_app
     from carellama.serve.api.auth import NoAuth
@@ -103,7 +103,7 @@ def serve() -> None:
 
     logging.basicConfig(level=logging.WARNING)
     engine = ScriptedEngine("Please see a doctor.", context_tokens=4000, adapters=["tcm"])
-    settings = ApiArguments(port=0, max_body_bytes=1 << 20)
+    settings = ApiOptions(port=0, max_body_bytes=1 << 20)
 
     def score(prompts: Any, answers: Any) -> list[float]:
         return [0.5] * len(answers)

@@ -142,7 +142,7 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
     """The child: the API over an engine that repeats the question."""
     import logging
 
-    from carellama.config.serve import ApiArguments
+    from carellama.config.serve import ApiOptions
     from carellama.engine.scripted import ScriptedEngine
     from carellama.serve.api.app import create_app
     from carellama.serve.api.auth import NoAuth
@@ -155,7 +155,7 @@ def serve(parallel: int, queue: int, token_seconds: float) -> None:
 
     logging.basicConfig(level=logging.WARNING)
     engine = Forgets(lambda messages: messages[-1].content, token_seconds=token_seconds, parallel=parallel)
-    settings = ApiArguments(port=0, queue=queue)
+    settings = ApiOptions(port=0, queue=queue)
     until_signal(settings, lambda: create_app(engine, settings, auth=NoAuth()))
 
 

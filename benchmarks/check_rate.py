@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from carellama.config.data_commands import CheckArguments
+from carellama.config.data_commands import CheckOptions
 from carellama.data.check.check import checked
 from carellama.data.check.report import lines
 
@@ -55,7 +55,7 @@ def main() -> None:
         print(f"{options.rows} rows, {path.stat().st_size / 1e6:.0f} MB")
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         started = time.perf_counter()
-        check = checked(path, CheckArguments(files=[str(path)]))
+        check = checked(path, CheckOptions(files=[str(path)]))
         ours = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         started = time.perf_counter()

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from carellama.config.data_commands import CleanArguments
+from carellama.config.data_commands import CleanOptions
 from carellama.data.clean.clean import clean
 from carellama.data.clean.contamination import Exams
 from carellama.data.clean.exams import gather
@@ -107,7 +107,7 @@ def main() -> None:
         print(f"index of {options.questions} questions: {index:.1f} s, {memory() - before:.0f} MB at the most")
         started, processor = time.perf_counter(), time.process_time()
         account, written = clean(
-            CleanArguments(
+            CleanOptions(
                 [str(path)],
                 output=str(Path(folder) / "clean.jsonl"),
                 exams=[str(exam)],

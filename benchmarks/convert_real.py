@@ -11,7 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.data.catalogue.convert import kind_of, planned
 from carellama.data.catalogue.entries import entries
 from carellama.data.report import DataReport
@@ -35,7 +35,7 @@ def outcome(name: str, file: Path) -> tuple[str, str, str, str]:
     report = DataReport()
     made = Counter[str]()
     try:
-        conversion = planned(ConvertArguments(name=name, from_path=str(file)))
+        conversion = planned(ConvertOptions(name=name, from_path=str(file)))
         for record in conversion.records(report):
             made[kind_of(record)] += 1
     except UserError as error:

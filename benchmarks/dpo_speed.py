@@ -67,9 +67,9 @@ def write_ids(command: list[str], file: Path) -> None:
     from carellama.model.load import load_tokenizer
     from carellama.records import IGNORED
     from carellama.templates.template import get_template
-    from carellama.train.options import run_config
+    from carellama.train.options import run_options
 
-    config = run_config(command)
+    config = run_options(command)
     tokenizer = load_tokenizer(config.model)
     examples = prepare(config, tokenizer, get_template(config.data.template, tokenizer)).train
     rows = []

@@ -14,8 +14,8 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import ConvertOptions
 from carellama.data.catalogue.convert import planned
 from carellama.data.clean.contamination import Exams, Hit
 from carellama.data.convert import BadRecord, texts_of
@@ -46,7 +46,7 @@ def edited(stem: str, spoken: str, share: float, numbers: random.Random) -> str:
 def texts(files: Iterable[str]) -> Iterator[str]:
     """All records of some files but exam questions, each as one text."""
     for file in files:
-        (dataset,) = load_datasets([file], DataArguments())
+        (dataset,) = load_datasets([file], DataOptions())
         for row in dataset.rows():
             try:
                 record = dataset.record(row)
@@ -71,7 +71,7 @@ def main() -> None:
     options = parser.parse_args()
     exams, questions = Exams(), []
     for name in options.exams:
-        for record in planned(ConvertArguments(name=name)).records(DataReport()):
+        for record in planned(ConvertOptions(name=name)).records(DataReport()):
             if isinstance(record, Question):
                 exams.add(name, record)
                 questions.append(record)

@@ -21,14 +21,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from carellama.config.model import ModelArguments
-from carellama.config.run import RunConfig
+from carellama.config.model import ModelOptions
+from carellama.config.run import RunOptions
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.encoding.prepare import encode_dataset
 from carellama.model.load import load_tokenizer
 from carellama.records import Chat
 from carellama.templates.template import Template, get_template
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 
 WORDS = (
     "fever cough headache doctor since yesterday my mother takes tablets for blood pressure and feels dizzy after "
@@ -51,11 +51,11 @@ def write_records(path: Path, rows: int, words: int) -> None:
             file.write(json.dumps(record) + "\n")
 
 
-def ours(config: RunConfig, dataset: Dataset, tokenizer: Any, template: Template) -> tuple[int, int]:
+def ours(options: RunOptions, dataset: Dataset, tokenizer: Any, template: Template) -> tuple[int, int]:
     """Encode the dataset into a new cache; return records and tokens."""
     with tempfile.TemporaryDirectory() as cache:
-        config = replace(config, data=replace(config.data, data_cache_dir=cache))
-        store, report, _ = encode_dataset(dataset, config, tokenizer, template, None)
+        options = replace(options, data=replace(options.data, data_cache_dir=cache))
+        store, report, _ = encode_dataset(dataset, options, tokenizer, template, None)
         return sum(entry.used for entry in report.datasets.values()), int(store.lengths.sum())
 
 
@@ -84,38 +84,38 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, help="processes (--preprocessing_num_workers)")
     parser.add_argument("--alone", action="store_true")
-    options = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(options.file or Path(folder) / "records.jsonl")
-        if not options.file:
-            write_records(path, options.rows, options.words)
-        argv = ["--model_name_or_path", options.model, "--dataset", str(path), "--output_dir", folder, "--do_train"]
+        path = Path(arguments.file or Path(folder) / "records.jsonl")
+        if not arguments.file:
+            write_records(path, arguments.rows, arguments.words)
+        argv = ["--model_name_or_path", arguments.model, "--dataset", str(path), "--output_dir", folder, "--do_train"]
         argv += ["--on_bad_record", "skip", "--cutoff_len", "1024"]
-        argv += ["--preprocessing_num_workers", str(options.workers)] if options.workers else []
-        config = run_config(argv)
-        tokenizer = load_tokenizer(ModelArguments(options.model))
-        compare(config, tokenizer, get_template(None, tokenizer), options)
+        argv += ["--preprocessing_num_workers", str(arguments.workers)] if arguments.workers else []
+        options = run_options(argv)
+        tokenizer = load_tokenizer(ModelOptions(arguments.model))
+        compare(options, tokenizer, get_template(None, tokenizer), arguments)
 
 
-def compare(config: RunConfig, tokenizer: Any, template: Template, options: argparse.Namespace) -> None:
+def compare(options: RunOptions, tokenizer: Any, template: Template, arguments: argparse.Namespace) -> None:
     """Time both in turn and print their rates and the ratio."""
-    (dataset,) = load_datasets(config.data.datasets, config.data)
-    if options.alone:
-        seconds, (records, tokens) = timed(ours, config, dataset, tokenizer, template)
+    (dataset,) = load_datasets(options.data.datasets, options.data)
+    if arguments.alone:
+        seconds, (records, tokens) = timed(ours, options, dataset, tokenizer, template)
         print(f"ours: {records} records, {tokens} tokens, {records / seconds:.0f} records/s")
     else:
         texts = [template.render(record.messages) for record in usable(dataset)]
         theirs(texts[:BATCH], tokenizer)  # start the threads
         ratios = []
-        for number in range(options.rounds):
+        for number in range(arguments.rounds):
             alone, tokens = timed(theirs, texts, tokenizer)
-            whole, (records, own) = timed(ours, config, dataset, tokenizer, template)
+            whole, (records, own) = timed(ours, options, dataset, tokenizer, template)
             ratios.append((records / whole) / (len(texts) / alone))
             print(
                 f"round {number + 1}: tokenizers {len(texts) / alone:.0f} records/s ({tokens} tokens), "
                 f"ours {records / whole:.0f} records/s ({own} tokens), ratio {ratios[-1]:.2f}"
             )
-        print(f"median ratio {statistics.median(ratios):.2f} of {options.rounds} rounds")
+        print(f"median ratio {statistics.median(ratios):.2f} of {arguments.rounds} rounds")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory of this process {peak:.0f} MB")
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from carellama.config import commands, consultation, data_commands, safety
 from carellama.config.options import Shape, default_of, option_fields, shapes_of
-from carellama.config.run import RUN_OPTIONS, PlanArguments, TrainingArguments
-from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebArguments
-from carellama.demo import DemoArguments
+from carellama.config.run import RUN_OPTIONS, PlanOptions, TrainingArguments
+from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebOptions
+from carellama.demo import DemoOptions
 from carellama.model.zoo.field import field_sections
 from carellama.templates.jinja import formats
 
@@ -30,30 +30,30 @@ GROUPS: dict[str, Sequence[type]] = {
     "train": RUN_OPTIONS,
     "predict": RUN_OPTIONS,
     "eval": RUN_OPTIONS,
-    "plan": (PlanArguments,),
-    "recipe": (commands.RecipeArguments,),
+    "plan": (PlanOptions,),
+    "recipe": (commands.RecipeOptions,),
     "export": commands.EXPORT_OPTIONS,
     "chat": CHAT_OPTIONS,
-    "ask": (commands.AskArguments, *CHAT_OPTIONS),
+    "ask": (commands.AskOptions, *CHAT_OPTIONS),
     "task": commands.TASK_OPTIONS,
-    "web": (WebArguments, *CHAT_OPTIONS),
+    "web": (WebOptions, *CHAT_OPTIONS),
     "api": API_OPTIONS,
-    "demo": (DemoArguments,),
-    "tokenizer": (commands.TokenizerArguments,),
-    "convert_llama": (commands.LlamaArguments,),
-    "consult": (consultation.ConsultArguments,),
-    "consult_report": (consultation.ConsultReportArguments,),
-    "consult_eval": (consultation.ConsultEvalArguments,),
-    "safety_eval": (safety.SafetyEvalArguments,),
-    "safety_check": (safety.SafetyCheckArguments,),
-    "safety_train": (safety.SafetyTrainArguments,),
-    "guard_eval": (safety.GuardEvalArguments,),
-    "guard_train": (safety.GuardTrainArguments,),
-    "keys_add": (commands.AddKeyArguments,),
-    "keys_list": (commands.ListKeysArguments,),
-    "keys_revoke": (commands.RevokeKeyArguments,),
-    "models_list": (commands.ListModelsArguments,),
-    "models_show": (commands.ShowModelArguments,),
+    "demo": (DemoOptions,),
+    "tokenizer": (commands.TokenizerOptions,),
+    "convert_llama": (commands.LlamaOptions,),
+    "consult": (consultation.ConsultOptions,),
+    "consult_report": (consultation.ConsultReportOptions,),
+    "consult_eval": (consultation.ConsultEvalOptions,),
+    "safety_eval": (safety.SafetyEvalOptions,),
+    "safety_check": (safety.SafetyCheckOptions,),
+    "safety_train": (safety.SafetyTrainOptions,),
+    "guard_eval": (safety.GuardEvalOptions,),
+    "guard_train": (safety.GuardTrainOptions,),
+    "keys_add": (commands.AddKeyOptions,),
+    "keys_list": (commands.ListKeysOptions,),
+    "keys_revoke": (commands.RevokeKeyOptions,),
+    "models_list": (commands.ListModelsOptions,),
+    "models_show": (commands.ShowModelOptions,),
     **{
         f"data_{name.removesuffix('Arguments').lower()}": (group,)
         for name, group in vars(data_commands).items()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.base import Engine
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.api import server
@@ -42,7 +42,7 @@ def running(
     **settings: Any,
 ) -> Iterator[Running]:
     """Serve an engine while the block runs."""
-    arguments = ApiArguments(**{"port": 0, "shutdown_timeout": 5, **settings})
+    arguments = ApiOptions(**{"port": 0, "shutdown_timeout": 5, **settings})
     app = create_app(
         engine, arguments, auth=auth or NoAuth(), score=score, embedder=embedder, consultant=consultant, mode=mode
     )

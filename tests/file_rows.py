@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import CheckArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import CheckOptions
 from carellama.data.check.check import checked
 from carellama.data.check.report import Check
 from carellama.data.datasets import Dataset, load_datasets
@@ -27,16 +27,16 @@ def write(path: Path, *rows: dict[str, Any]) -> Path:
 
 
 def check(path: Path) -> Check:
-    return checked(path, CheckArguments(files=[str(path)]))
+    return checked(path, CheckOptions(files=[str(path)]))
 
 
 def dataset(path: Path) -> Dataset:
-    return load_datasets([str(path)], DataArguments())[0]
+    return load_datasets([str(path)], DataOptions())[0]
 
 
 def entry(folder: Path, name: str, **keys: Any) -> Dataset:
     (folder / "dataset_info.json").write_text(json.dumps({"d": {"file_name": name, **keys}}), encoding="utf-8")
-    return load_datasets(["d"], DataArguments(dataset_dir=str(folder)))[0]
+    return load_datasets(["d"], DataOptions(dataset_dir=str(folder)))[0]
 
 
 def bare(record: Record) -> Any:

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.export.merge import export_model
 from carellama.export.parity import conversations
 from carellama.model.adapter_plan import plan_adapters
@@ -47,9 +47,9 @@ SMOLLM2_KNOWS = ("llama3", "qwen3", "bloom", "gpt2")  # families that can have i
 # In a process that has multiplied other matrices, oneDNN takes other kernels, which round SmolLM2's logits by 2e-4.
 LOGITS = """
 import json, sys, torch
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.model.load import load_model
-network = load_model(ModelArguments(sys.argv[1]), dtype="float32", attention=None, kind="causal").eval()
+network = load_model(ModelOptions(sys.argv[1]), dtype="float32", attention=None, kind="causal").eval()
 with torch.no_grad():
     print(json.dumps(network(input_ids=torch.tensor([json.loads(sys.argv[2])])).logits[0, -1].tolist()))
 """
@@ -70,7 +70,7 @@ class Written:
     """A folder to be read, and where the same model comes from."""
 
     folder: Path
-    source: ModelArguments
+    source: ModelOptions
     adapter: Path | None = None  # plain peft puts it on the folder
     reward: bool = False
     expected: dict[str, Any] = field(default_factory=dict)
@@ -135,29 +135,29 @@ def write_all(root: Path) -> dict[str, Written]:
     bases["qwen2 known"] = write_base("qwen2", root / "qwen2 known", tokenizer_of=qwen2_tokenizer())
     found: dict[str, Written] = {}
 
-    def exported(name: str, source: ModelArguments, **options: Any) -> None:
+    def exported(name: str, source: ModelOptions, **options: Any) -> None:
         export_model(source, None, root / "exports" / name)
         found[name] = Written(root / "exports" / name, source, **options)
 
     for name, base in bases.items():
-        exported(name, ModelArguments(str(base)))
-    exported("smollm2", ModelArguments("smollm2-135m"))
-    found["unpacked gguf"] = Written(smollm2, ModelArguments("smollm2-135m"))
+        exported(name, ModelOptions(str(base)))
+    exported("smollm2", ModelOptions("smollm2-135m"))
+    found["unpacked gguf"] = Written(smollm2, ModelOptions("smollm2-135m"))
     for one in found.values():  # before anything is trained, which changes how this process multiplies
         one.expect()
     data, terms, pairs = training_files(root)
     short = {"max_steps": 2, "per_device_train_batch_size": 4, "overwrite_output_dir": True}
     runs.run(config_of(root, bases["llama3"], "whole", dataset=data, finetuning_type="full", **short))
-    found["checkpoint"] = Written(root / "whole", ModelArguments(str(root / "whole")))
+    found["checkpoint"] = Written(root / "whole", ModelOptions(str(root / "whole")))
     for family in ("qwen2", "qwen3 known", "gemma3", "mistral"):  # every second one has a head of its own
         extended = f"{family} added"
         options = {"dataset": data, "add_tokens": terms, "lora_target": "q_proj"} | short
         runs.run(config_of(root, bases[family], extended, **options))
-        exported(extended, ModelArguments(str(bases[family]), checkpoint_dir=str(root / extended)))
+        exported(extended, ModelOptions(str(bases[family]), checkpoint_dir=str(root / extended)))
     found["adapter"] = Written(bases["qwen2"], found["qwen2 added"].source, adapter=root / "qwen2 added")
     for family in ("llama3", "qwen2"):  # one has a token to pad with, one gets a new one
         runs.run(config_of(root, bases[family], f"rm {family}", dataset=pairs, stage="rm", **short))
-        source = ModelArguments(str(bases[family]), checkpoint_dir=str(root / f"rm {family}"))
+        source = ModelOptions(str(bases[family]), checkpoint_dir=str(root / f"rm {family}"))
         exported(f"reward {family}", source, reward=True)
     for one in found.values():
         if not one.expected:

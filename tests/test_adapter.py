@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model import adapters
 from carellama.model.adapter_plan import check_adapter_options, plan_adapters
@@ -26,14 +26,14 @@ def logits(model) -> torch.Tensor:
         return model.eval()(input_ids=IDS).logits  # (1, T, V)
 
 
-def lora(**changes) -> FinetuningArguments:
+def lora(**changes) -> FinetuningOptions:
     options: dict[str, Any] = {"lora_dropout": 0.0, "lora_target": "q_proj,v_proj"} | changes
-    return FinetuningArguments(**options)
+    return FinetuningOptions(**options)
 
 
-def base(*checkpoints: Path, **changes) -> ModelArguments:
+def base(*checkpoints: Path, **changes) -> ModelOptions:
     joined = ",".join(map(str, checkpoints)) or None
-    return ModelArguments(model_name_or_path="tiny", checkpoint_dir=joined, **changes)
+    return ModelOptions(model_name_or_path="tiny", checkpoint_dir=joined, **changes)
 
 
 def shake(model, seed: int):
@@ -110,7 +110,7 @@ def test_not_resuming_starts_a_fresh_adapter_on_the_merged_model(tmp_path):
 
 def test_freeze_trains_one_part_of_the_last_or_first_layers():
     def learned(**changes) -> set[str]:
-        settings = FinetuningArguments(finetuning_type="freeze", **changes)
+        settings = FinetuningOptions(finetuning_type="freeze", **changes)
         model = apply_adapters(make_model(), plan_adapters(base(), settings))
         return {name for name, p in model.named_parameters() if p.requires_grad}
 
@@ -125,7 +125,7 @@ def test_freeze_trains_one_part_of_the_last_or_first_layers():
 
 
 def test_full_trains_everything_and_none_nothing():
-    full = apply_adapters(make_model(), plan_adapters(base(), FinetuningArguments(finetuning_type="full")))
+    full = apply_adapters(make_model(), plan_adapters(base(), FinetuningOptions(finetuning_type="full")))
     assert all(p.requires_grad for p in full.parameters())
     none = apply_adapters(make_model(), plan_adapters(base()))
     assert not any(p.requires_grad for p in none.parameters())
@@ -193,8 +193,8 @@ def test_a_quantised_base_keeps_all_adapters_and_trains_the_last(tmp_path, tiny_
     pytest.importorskip("bitsandbytes")
     from carellama.model.load import load_model
 
-    def quantised(*checkpoints: Path) -> tuple[Any, ModelArguments]:
-        arguments = ModelArguments(
+    def quantised(*checkpoints: Path) -> tuple[Any, ModelOptions]:
+        arguments = ModelOptions(
             model_name_or_path=str(tiny_folder),
             quantization_bit=4,
             checkpoint_dir=",".join(map(str, checkpoints)) or None,
@@ -250,11 +250,11 @@ def test_an_adapter_that_is_trained_further_keeps_its_kind_and_rank(tmp_path, gi
     first = trained(make_model(), tmp_path / "first")
     name, _, value = given.partition("=")
     wanted = {"lora_target": "q_proj,v_proj", name: type(getattr(lora(), name))(value if value != "True" else 1)}
-    options = FinetuningArguments(**wanted)
+    options = FinetuningOptions(**wanted)
     with pytest.raises(UserError, match=OTHER[given]):
         check_adapter_options(plan_adapters(base(first), options), [name])
     check_adapter_options(plan_adapters(base(first), options), [])  # a default is no wish
-    fresh = plan_adapters(base(first), FinetuningArguments(**wanted, resume_lora_training=False))
+    fresh = plan_adapters(base(first), FinetuningOptions(**wanted, resume_lora_training=False))
     check_adapter_options(fresh, [name])
     check_adapter_options(plan_adapters(base(), options), [name])
 

@@ -22,13 +22,13 @@ CHAT = "/v1/chat/completions"
 PROGRAM = """
 import sys
 from carellama.cli import quieten
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.app import create_app
 from carellama.serve.api.server import serve
 
-settings = ApiArguments(port=0, workers=int(sys.argv[1]), shutdown_timeout=float(sys.argv[2]))
+settings = ApiOptions(port=0, workers=int(sys.argv[1]), shutdown_timeout=float(sys.argv[2]))
 
 def application():
     quieten()

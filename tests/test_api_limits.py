@@ -317,13 +317,13 @@ def test_keys_are_asked_for_and_tickets_given_back() -> None:
 PROGRAM = """
 import sys
 from carellama.cli import quieten
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.app import create_app
 from carellama.serve.api.server import serve
 
-settings = ApiArguments(port=0, workers=int(sys.argv[1]))
+settings = ApiOptions(port=0, workers=int(sys.argv[1]))
 
 def application():
     return create_app(ScriptedEngine("x" * 20, token_seconds=0.05), settings, auth=NoAuth())
@@ -385,7 +385,7 @@ def test_an_address_that_is_taken_is_one_line() -> None:
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl")
 def test_tls(tmp_path) -> None:
-    from carellama.config.serve import ApiArguments
+    from carellama.config.serve import ApiOptions
     from carellama.errors import UserError
     from carellama.serve.api.server import _check_certificate
 
@@ -398,7 +398,7 @@ def test_tls(tmp_path) -> None:
         answer = httpx2.get(f"https://127.0.0.1:{server.port}/health", verify=trusts)
         assert answer.json() == {"status": "ok"}
     with pytest.raises(UserError, match="are no certificate with its key"):
-        _check_certificate(ApiArguments(ssl_certfile=str(certificate), ssl_keyfile=str(certificate)))
+        _check_certificate(ApiOptions(ssl_certfile=str(certificate), ssl_keyfile=str(certificate)))
 
 
 def test_who_does_not_read_his_answer_is_left_in_the_end(monkeypatch) -> None:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from api_server import ASKED, Running, echo, running
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.base import Sampling, Tool
 from carellama.engine.generate import count_tokens
 from carellama.engine.scripted import ScriptedEngine
@@ -242,9 +242,9 @@ def test_who_leaves_the_line_frees_his_turn() -> None:
 
 def test_what_a_request_gets_that_says_nothing() -> None:
     """A20: 1,000 tokens of babble at temperature 1."""
-    settings = ApiArguments()
+    settings = ApiOptions()
     given = default_sampling(settings, "llamacpp")
     assert (given.temperature, given.repetition_penalty, given.max_new_tokens) == (0.3, 1.05, 512)
     assert default_sampling(settings, "openai").repetition_penalty == 1  # its server may have none
-    assert default_sampling(ApiArguments(repetition_penalty=1.2), "openai").repetition_penalty == 1.2
+    assert default_sampling(ApiOptions(repetition_penalty=1.2), "openai").repetition_penalty == 1.2
     assert is_task([Message("user", "### Task:\nGenerate a title")]) and not is_task([Message("user", "Task?")])

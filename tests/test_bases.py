@@ -13,9 +13,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from carellama.config.engine import GeneratingArguments
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments, TrainedModelArguments
+from carellama.config.engine import GenerationOptions
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions, TrainedModelOptions
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
 from carellama.engine.generate import generate
@@ -37,7 +37,7 @@ SIZES: dict[str, Any] = {
     "hidden_dropout": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
     "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0,
 }  # fmt: skip
-SAMPLING = Sampling.of(GeneratingArguments(max_new_tokens=4, do_sample=False))
+SAMPLING = Sampling.of(GenerationOptions(max_new_tokens=4, do_sample=False))
 WINDOW = {"sliding_window": 6}  # shorter than the records of these tests
 FAST: dict[str, tuple[str, dict[str, Any]]] = {
     "llama1": ("llama", {"num_key_value_heads": 4}),
@@ -87,13 +87,13 @@ def tiny(name: str, attention: str | None = None) -> Any:
     return model.eval()
 
 
-def saved(name: str, folder: Path, tokenizer: Any) -> TrainedModelArguments:
+def saved(name: str, folder: Path, tokenizer: Any) -> TrainedModelOptions:
     tiny(name).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return TrainedModelArguments(model_name_or_path=str(folder), attention="auto")
+    return TrainedModelOptions(model_name_or_path=str(folder), attention="auto")
 
 
-def loaded(arguments: TrainedModelArguments) -> Any:
+def loaded(arguments: TrainedModelOptions) -> Any:
     chosen = choose(arguments.attention, model_class(arguments))
     return load_model(arguments, dtype="float32", attention=chosen)
 
@@ -143,7 +143,7 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
     network = loaded(arguments)
     match_tokenizer(network, tokenizer)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    model = apply_adapters(network, plan_adapters(arguments, FinetuningArguments(lora_dropout=0.0)))
+    model = apply_adapters(network, plan_adapters(arguments, FinetuningOptions(lora_dropout=0.0)))
     collate = choose_collator(model, tokenizer, packing=False, sharded=False)
     learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=0.02)
@@ -162,14 +162,14 @@ def test_one_step_moves_the_adapter_which_merges_saves_and_answers(name, tmp_pat
     assert all(torch.equal(plain[key], value) for key, value in before.items())
     model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
 
-    again = ModelArguments(model_name_or_path=str(tmp_path / "base"), checkpoint_dir=str(tmp_path / "adapter"))
+    again = ModelOptions(model_name_or_path=str(tmp_path / "base"), checkpoint_dir=str(tmp_path / "adapter"))
     adapted = apply_adapters(load_model(again, dtype="float32", attention=None), plan_adapters(again))
     ids = torch.tensor([[5, 6, 7, 8, 9, 10]])
     with torch.no_grad():
         expected = adapted(input_ids=ids).logits
         merged = merge_adapters(adapted)
         merged.save_pretrained(tmp_path / "merged")
-        whole = load_model(ModelArguments(str(tmp_path / "merged")), dtype="float32", attention=None)
+        whole = load_model(ModelOptions(str(tmp_path / "merged")), dtype="float32", attention=None)
         torch.testing.assert_close(whole(input_ids=ids).logits, expected, atol=1e-4, rtol=1e-3)
     engine = TransformersEngine(whole, tokenizer, get_template(None, tokenizer))
     said = generate(engine, [[Message("user", "a")], [Message("user", "fever, cough")]], SAMPLING)
@@ -223,7 +223,7 @@ def test_a_window_that_attention_is_not_told_needs_padding() -> None:
 )  # fmt: skip
 def test_default_layers_are_those_of_the_architecture(name, expected, caplog) -> None:
     with caplog.at_level(logging.INFO, "carellama"):
-        model = apply_adapters(tiny(name), plan_adapters(ModelArguments("tiny"), FinetuningArguments()))
+        model = apply_adapters(tiny(name), plan_adapters(ModelOptions("tiny"), FinetuningOptions()))
     assert any(line.startswith(f"--lora_target {expected} (") for line in caplog.messages), caplog.messages
     adapted = {key.partition(".lora_")[0].rpartition(".")[2] for key in model.state_dict() if ".lora_" in key}
     assert adapted == set(expected.split(","))

@@ -11,9 +11,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
 from carellama.engine.base import Piece, Sampling, Tool, Unsupported, drain
 from carellama.engine.generate import count_tokens, generate
 from carellama.engine.generate import stream as stream_of
@@ -294,8 +294,8 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
             if "lora_B" in key:
                 torch.nn.init.normal_(weight, std=1.0)
         adapted.save_pretrained(tmp_path / name)
-    model, data = ModelArguments(str(tiny_folder), dtype="float32"), DataArguments()
-    both = EngineArguments(adapters=f"red={tmp_path / 'red'},blue={tmp_path / 'blue'}", parallel=4)
+    model, data = ModelOptions(str(tiny_folder), dtype="float32"), DataOptions()
+    both = EngineOptions(adapters=f"red={tmp_path / 'red'},blue={tmp_path / 'blue'}", parallel=4)
     engine = load(model, data, both)
     assert engine.adapters == ("red", "blue") and engine.parallel == 4
     expected = {"": generate(load(model, data), PROMPTS, GREEDY)}
@@ -311,7 +311,7 @@ def test_adapters_answer_beside_each_other(tmp_path, tiny_folder) -> None:
         drain(stream_of(engine, PROMPTS[0], replace(GREEDY, adapter="green")))
     on_top = load(
         replace(model, checkpoint_dir=str(tmp_path / "blue")), data,
-        EngineArguments(adapters=f"red={tmp_path / 'red'}"),
+        EngineOptions(adapters=f"red={tmp_path / 'red'}"),
     )  # fmt: skip
     together = load(replace(model, checkpoint_dir=f"{tmp_path / 'blue'},{tmp_path / 'red'}"), data)
     assert generate(on_top, PROMPTS, replace(GREEDY, adapter="red")) == generate(together, PROMPTS, GREEDY)
@@ -341,7 +341,7 @@ def test_a_text_is_gone_on_with_from_its_own_tokens() -> None:
 @pytest.mark.parametrize("bits", [4, 8])
 def test_quantised_models_answer_many_at_once(tiny_folder, bits: int) -> None:
     pytest.importorskip("bitsandbytes")
-    engine = load(ModelArguments(str(tiny_folder), quantization_bit=bits), DataArguments())
+    engine = load(ModelOptions(str(tiny_folder), quantization_bit=bits), DataOptions())
     engine.template.stop_ids.clear()
     replies = generate(engine, PROMPTS, replace(GREEDY, max_new_tokens=4))
     assert [reply.completion_tokens for reply in replies] == [4] * len(PROMPTS)

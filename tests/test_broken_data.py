@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.convert import BadRecord, Columns, convert
 from carellama.data.datasets import load_datasets
 from carellama.data.detect_format import Declared, detect_rows
@@ -97,7 +97,7 @@ def load(folder, entry, **files):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(content)
     (folder / "dataset_info.json").write_text(json.dumps({"d": entry}), encoding="utf-8")
-    return load_datasets(["d"], DataArguments(dataset_dir=str(folder), trust_dataset_script=True))[0]
+    return load_datasets(["d"], DataOptions(dataset_dir=str(folder), trust_dataset_script=True))[0]
 
 
 def test_the_seed_s_whole_format_is_taken(tmp_path):
@@ -121,7 +121,7 @@ def test_a_dataset_info_with_a_byte_order_mark(tmp_path):
     load(tmp_path, {"file_name": "a.json"})
     info = tmp_path / "dataset_info.json"
     info.write_text(info.read_text(encoding="utf-8"), encoding="utf-8-sig")
-    assert load_datasets(["d"], DataArguments(dataset_dir=str(tmp_path)))
+    assert load_datasets(["d"], DataOptions(dataset_dir=str(tmp_path)))
 
 
 def test_a_sum_of_a_folder_is_not_ignored(tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.catalogue.convert import run
 from carellama.data.catalogue.entries import entries, find
 from carellama.data.catalogue.layouts import LAYOUTS
@@ -69,7 +69,7 @@ def test_the_printed_entry_of_dataset_info_reads_the_output(tmp_path: Path, cons
     run(["chatmed-consult", "--from_path", str(consult), "--output", str(tmp_path / "out.jsonl")])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("dataset_info.json: "))
     (tmp_path / "dataset_info.json").write_text(line.partition(": ")[2])
-    (dataset,) = load_datasets(["out"], DataArguments(dataset_dir=str(tmp_path)))
+    (dataset,) = load_datasets(["out"], DataOptions(dataset_dir=str(tmp_path)))
     assert [dataset.record(row).response for row in dataset.rows()] == [ROWS[0]["response"], ROWS[2]["response"]]
 
 
@@ -92,14 +92,14 @@ def test_another_layout_names_the_field_and_the_row(tmp_path: Path) -> None:
 def test_a_pulled_dataset_is_trained_on_by_its_name(tmp_path: Path, consult: Path, monkeypatch) -> None:
     monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "home"))
     with pytest.raises(UserError, match="carellama data pull chatmed-consult"):
-        load_datasets(["chatmed-consult"], DataArguments(dataset_dir=str(tmp_path)))
+        load_datasets(["chatmed-consult"], DataOptions(dataset_dir=str(tmp_path)))
     pull(tmp_path / "home", "chatmed-consult", consult)
-    (dataset,) = load_datasets(["chatmed-consult"], DataArguments(dataset_dir=str(tmp_path)))
+    (dataset,) = load_datasets(["chatmed-consult"], DataOptions(dataset_dir=str(tmp_path)))
     assert [dataset.record(row).response for row in dataset.rows()] == [ROWS[0]["response"], ROWS[2]["response"]]
     made = dataset.files[0]
     report = json.loads((made.parent / "report.json").read_text())["chatmed-consult:consult"]
     assert (report["rows"], report["used"]) == (3, 2)
-    (again,) = load_datasets(["chatmed-consult:consult"], DataArguments(dataset_dir=str(tmp_path)))
+    (again,) = load_datasets(["chatmed-consult:consult"], DataOptions(dataset_dir=str(tmp_path)))
     assert again.files == (made,), "converted twice"
 
 

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import preloaded
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import CheckArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import CheckOptions
 from carellama.data.check.check import checked, duplicates, run
 from carellama.data.check.report import Check, lines, to_dict
 from carellama.data.convert import BadRecord
@@ -28,7 +28,7 @@ IDENTIFIERS = "possible identifiers (carellama data clean --deidentify mask)"
 
 
 def check(path: Path, **options: object) -> Check:
-    return checked(path, CheckArguments(files=[str(path)], **options))  # type: ignore[arg-type]
+    return checked(path, CheckOptions(files=[str(path)], **options))  # type: ignore[arg-type]
 
 
 def write(path: Path, rows: list[object]) -> Path:
@@ -212,7 +212,7 @@ def test_the_suggested_entry_loads_all_usable_records(tmp_path: Path, name: str,
     found = check(path)
     assert found.entry is not None and list(found.entry) == ["a"]
     (tmp_path / "dataset_info.json").write_text(json.dumps(found.entry), encoding="utf-8")
-    (dataset,) = load_datasets(["a"], DataArguments(dataset_dir=str(tmp_path)))
+    (dataset,) = load_datasets(["a"], DataOptions(dataset_dir=str(tmp_path)))
     records, refused = [], 0
     for one in dataset.rows():
         try:
@@ -386,5 +386,5 @@ def test_a_comma_behind_each_object_is_read_as_training_reads_it(tmp_path: Path)
     path = tmp_path / "a.json"
     row = {"instruction": "What helps a cough?", "output": "Honey may soothe it."}
     path.write_text(f"{json.dumps(row)},\n" * 3)
-    check = checked(path, CheckArguments(files=[str(path)]))
+    check = checked(path, CheckOptions(files=[str(path)]))
     assert check.usable == 3 and not check.errors and check.entry is not None

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data_commands import CleanArguments
+from carellama.config.data_commands import CleanOptions
 from carellama.data.catalogue.convert import run as convert
 from carellama.data.catalogue.entries import entries
 from carellama.data.clean import clean as module
@@ -95,7 +95,7 @@ def test_removed_rows_are_listed_in_the_order_of_the_input(source: Path, exam: P
     second, removed = source.with_name("second.jsonl"), source.with_name("removed.jsonl")
     second.write_bytes(source.read_bytes())  # all of it is there already
     names = [str(source), str(second)]
-    clean(CleanArguments(names, output=str(source.with_name("c.jsonl")), removed=str(removed), exams=[str(exam)]))
+    clean(CleanOptions(names, output=str(source.with_name("c.jsonl")), removed=str(removed), exams=[str(exam)]))
     places = [row["place"] for row in lines(removed)]
     assert places == [
         *(f"{source}:{line}" for line in (3, 4, 5, 6, 8, 9, 10)),
@@ -115,27 +115,27 @@ def test_an_edited_exam_question_is_listed_with_its_partner_and_how_much_of_it(s
     )
     removed = source.with_name("removed.jsonl")
     _, written = clean(
-        CleanArguments([str(source)], output=str(removed.with_name("c")), removed=str(removed), exams=[str(exam)])
+        CleanOptions([str(source)], output=str(removed.with_name("c")), removed=str(removed), exams=[str(exam)])
     )
     (entry,) = lines(removed)
     assert written == 1 and entry["reason"] == "near an exam question"
     assert (entry["exam"], entry["question"]) == (str(exam), "8") and 0.75 <= entry["similarity"] < 1
-    arguments = CleanArguments([str(source)], output=str(removed.with_name("d")), exams=[str(exam)], exam_similarity=0)
+    arguments = CleanOptions([str(source)], output=str(removed.with_name("d")), exams=[str(exam)], exam_similarity=0)
     assert clean(arguments)[1] == 2
 
 
 def test_twice_is_as_once_and_two_runs_give_the_same(source: Path) -> None:
     first, again, second = (str(source.with_name(name)) for name in ("a.jsonl", "b.jsonl", "c.jsonl"))
-    clean(CleanArguments([str(source)], output=first))
-    clean(CleanArguments([str(source)], output=again))
-    account, written = clean(CleanArguments([first], output=second))
+    clean(CleanOptions([str(source)], output=first))
+    clean(CleanOptions([str(source)], output=again))
+    account, written = clean(CleanOptions([first], output=second))
     assert Path(first).read_bytes() == Path(again).read_bytes() == Path(second).read_bytes()
     assert account.report.datasets[first].skipped == 0 and written
 
 
 def test_identifiers_are_masked_and_counted(source: Path) -> None:
     output = source.with_name("clean.jsonl")
-    account, _ = clean(CleanArguments([str(source)], output=str(output), deidentify="mask"))
+    account, _ = clean(CleanOptions([str(source)], output=str(output), deidentify="mask"))
     assert "13800138000" not in output.read_text(encoding="utf-8")
     assert account.masked["PHONE"] == 1 and account.changed == 1
 
@@ -154,7 +154,7 @@ def test_identifiers_beside_the_texts_go_as_well(source: Path, mode: Any) -> Non
     row = {"instruction": "咳嗽怎么办？", "input": "", "output": "王小明可以多喝水。Jane should rest.", "meta": META}
     source.write_text(json.dumps(row), encoding="utf-8")
     output = source.with_name("clean.jsonl")
-    account, _ = clean(CleanArguments([str(source)], output=str(output), deidentify=mode))
+    account, _ = clean(CleanOptions([str(source)], output=str(output), deidentify=mode))
     (cleaned,) = lines(output)
     assert set(cleaned["meta"]) == {"title", "department"} and cleaned["meta"]["department"] == "内科"
     for said in ("王小明", "Jane", "Doe", "8000", "张伟"):
@@ -167,7 +167,7 @@ def test_what_names_nobody_beside_the_texts_stays(source: Path) -> None:
     row = {"instruction": "What is asthma?", "input": "", "output": LONG, "meta": meta}
     source.write_text(json.dumps(row), encoding="utf-8")
     output = source.with_name("clean.jsonl")
-    account, _ = clean(CleanArguments([str(source)], output=str(output), deidentify="mask"))
+    account, _ = clean(CleanOptions([str(source)], output=str(output), deidentify="mask"))
     assert lines(output)[0]["meta"] == meta and not account.masked
 
 
@@ -177,23 +177,21 @@ def test_surrogates_are_the_same_with_the_same_secret(source: Path) -> None:
     made: list[Any] = []
     for name in ("a.jsonl", "b.jsonl"):
         output = source.with_name(name)
-        clean(CleanArguments([str(source)], output=str(output), deidentify="surrogate", secret_file=str(secret)))
+        clean(CleanOptions([str(source)], output=str(output), deidentify="surrogate", secret_file=str(secret)))
         made.append(output.read_text(encoding="utf-8"))
     assert made[0] == made[1] and "13800138000" not in made[0]
 
 
 def test_languages_and_lengths(source: Path) -> None:
     output = source.with_name("clean.jsonl")
-    account, written = clean(CleanArguments([str(source)], output=str(output), languages="zh", longest_answer=40))
+    account, written = clean(CleanOptions([str(source)], output=str(output), languages="zh", longest_answer=40))
     done = account.report.datasets[str(source)].done["skipped"]
     assert done["language"].count == 7 and done["answer too long"].count == 1 and written == 1
 
 
 def test_removed_text_is_listed_only_when_asked(source: Path) -> None:
     removed = source.with_name("removed.jsonl")
-    clean(
-        CleanArguments([str(source)], output=str(source.with_name("c.jsonl")), removed=str(removed), removed_text=True)
-    )
+    clean(CleanOptions([str(source)], output=str(source.with_name("c.jsonl")), removed=str(removed), removed_text=True))
     assert REFUSED in {row["record"]["output"] for row in lines(removed) if "record" in row}
 
 
@@ -204,7 +202,7 @@ def test_a_failure_leaves_nothing(source: Path, monkeypatch: pytest.MonkeyPatch)
     before = set(source.parent.iterdir())
     monkeypatch.setattr(module, "row_of", fail)
     with pytest.raises(OSError, match="No space"):
-        clean(CleanArguments([str(source)], output=str(source.with_name("c.jsonl"))))
+        clean(CleanOptions([str(source)], output=str(source.with_name("c.jsonl"))))
     assert set(source.parent.iterdir()) == before
 
 
@@ -271,7 +269,7 @@ def until_something_waits(process: int) -> None:
 def test_mistakes_are_one_line(source: Path, options: dict, said: str) -> None:
     output = source.with_name("c.jsonl")
     with pytest.raises(UserError, match=said) as error:
-        clean(CleanArguments([str(source)], output=str(output), **options))
+        clean(CleanOptions([str(source)], output=str(output), **options))
     assert "\n" not in str(error.value) and not output.exists()
 
 
@@ -279,12 +277,12 @@ def test_texts_and_conversations_do_not_come_into_one_file(source: Path) -> None
     texts = source.with_name("texts.jsonl")
     texts.write_text(json.dumps({"text": LONG}))
     with pytest.raises(UserError, match=r"holds conversations and .* holds texts"):
-        clean(CleanArguments([str(source), str(texts)], output=str(source.with_name("c.jsonl"))))
+        clean(CleanOptions([str(source), str(texts)], output=str(source.with_name("c.jsonl"))))
 
 
 def test_a_file_that_is_there_is_kept(source: Path) -> None:
     with pytest.raises(UserError, match="there already"):
-        clean(CleanArguments([str(source)], output=str(source)))
+        clean(CleanOptions([str(source)], output=str(source)))
 
 
 @pytest.mark.parametrize("answer", ["你好！", "Hi.", "https://example.org/a", "As an AI language model, I can not."])
@@ -328,18 +326,18 @@ def test_a_conversation_stays_while_one_of_its_answers_is_of_use() -> None:
     def chat(*answers: str) -> Chat:
         return Chat(tuple(message for one in answers for message in (Message("user", "?"), Message("assistant", one))))
 
-    bounds = CleanArguments(["a"], shortest_answer=2)
+    bounds = CleanOptions(["a"], shortest_answer=2)
     assert refusal(chat(CHINESE, "不客气！"), bounds) is None and refusal(chat(CHINESE, "嗯"), bounds) is None
     assert refusal(chat("您好", "不客气！"), bounds) == ("boilerplate", "nothing but a phrase (zh)")
     assert refusal(chat("嗯", "…………"), bounds) == ("answer too short", "1 character")
-    assert refusal(chat("7"), CleanArguments(["a"], shortest_answer=1)) is None
+    assert refusal(chat("7"), CleanOptions(["a"], shortest_answer=1)) is None
 
 
 def test_the_worse_answer_of_a_pair_may_be_bad() -> None:
     asked = (Message("user", "什么是哮喘？"),)
-    assert refusal(Pair(asked, CHINESE, REFUSED), CleanArguments(["a"])) is None
-    assert refusal(Pair(asked, CHINESE, "多喝水，注意休息。" * 20), CleanArguments(["a"])) is None
-    assert refusal(Pair(asked, REFUSED, CHINESE), CleanArguments(["a"])) is not None
+    assert refusal(Pair(asked, CHINESE, REFUSED), CleanOptions(["a"])) is None
+    assert refusal(Pair(asked, CHINESE, "多喝水，注意休息。" * 20), CleanOptions(["a"])) is None
+    assert refusal(Pair(asked, REFUSED, CHINESE), CleanOptions(["a"])) is not None
 
 
 def test_a_refusal_that_gives_its_reason_is_an_answer() -> None:
@@ -371,14 +369,14 @@ def real_files(real_data: Path, tmp_path: Path) -> list[str]:
 def test_every_row_of_real_files_is_written_or_listed(real_files: list[str], first: int, last: int) -> None:
     names = real_files[first:last]
     output, removed, again = (str(Path(names[0]).with_name(name)) for name in ("clean.jsonl", "removed.jsonl", "again"))
-    account, written = clean(CleanArguments(names, output=output, removed=removed, removed_text=True))
+    account, written = clean(CleanOptions(names, output=output, removed=removed, removed_text=True))
     gone = lines(Path(removed))
     assert len(lines(Path(output))) == written and gone
     assert sum(len(lines(Path(name))) for name in names) == written + len(gone)
     assert sum(entry.rows for entry in account.report.datasets.values()) == written + len(gone)
     order = [(names.index(row["dataset"]), int(row["place"].rpartition(":")[2])) for row in gone]
     assert order == sorted(order)
-    twice, kept = clean(CleanArguments([output], output=again))
+    twice, kept = clean(CleanOptions([output], output=again))
     assert kept == written, twice.report.lines()
 
 
@@ -391,7 +389,7 @@ def test_planted_duplicates_are_found_among_real_rows(real_files: list[str], num
     extra, removed = (Path(name).with_name(other) for other in ("extra.jsonl", "removed.jsonl"))
     planted = [*whole, *({**row, field: row[field] + "请遵医嘱。"} for row in whole)]
     extra.write_text("".join(json.dumps(row) + "\n" for row in planted), encoding="utf-8")
-    clean(CleanArguments([name, str(extra)], output=str(extra.with_name("c.jsonl")), removed=str(removed)))
+    clean(CleanOptions([name, str(extra)], output=str(extra.with_name("c.jsonl")), removed=str(removed)))
     gone = [row for row in lines(removed) if row["dataset"] == str(extra)]
     assert len(planted) == len(gone) == 40
     assert [row["reason"] for row in gone].count("near duplicate") == 20
@@ -405,7 +403,7 @@ def test_a_row_of_a_file_without_lines_is_named_as_a_row(tmp_path: Path) -> None
 
     path, listed = tmp_path / "a.parquet", tmp_path / "removed.jsonl"
     parquet.write_table(pa.table({"question": ["What is asthma?"] * 2, "answer": [LONG] * 2}), path)
-    clean(CleanArguments([str(path)], output=str(tmp_path / "c.jsonl"), removed=str(listed), catalogue_exams=False))
+    clean(CleanOptions([str(path)], output=str(tmp_path / "c.jsonl"), removed=str(listed), catalogue_exams=False))
     (removed,) = [json.loads(line) for line in listed.read_text().splitlines()]
     assert (removed["place"], removed["partner"]) == (f"{path}, row 2", f"{path}, row 1")
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
 from carellama.engine.generate import stream as stream_of
 from carellama.engine.openvino.engine import OpenVINOEngine, load
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 
 def embedded(**options) -> OpenVINOEngine:
-    arguments = EngineArguments(engine="openvino", **{"parallel": 4, "context_tokens": 256} | options)
-    return load(ModelArguments("smollm2-135m"), DataArguments(), arguments)
+    arguments = EngineOptions(engine="openvino", **{"parallel": 4, "context_tokens": 256} | options)
+    return load(ModelOptions("smollm2-135m"), DataOptions(), arguments)
 
 
 @pytest.fixture(scope="module")
@@ -112,4 +112,4 @@ def test_a_process_that_dies_is_told_to_all_who_wait() -> None:
 def test_a_file_that_is_no_model_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "openvino_model.xml").write_text("<net/>")
     with pytest.raises(UserError, match=r"tokenizer\.json"):
-        load(ModelArguments(str(tmp_path)), DataArguments(), EngineArguments())
+        load(ModelOptions(str(tmp_path)), DataOptions(), EngineOptions())

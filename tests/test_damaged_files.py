@@ -20,8 +20,8 @@ import pyarrow as pa
 import pytest
 
 import preloaded
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import CheckArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import CheckOptions
 from carellama.data.check.check import checked, files_of
 from carellama.data.check.report import lines
 from carellama.data.datasets import load_datasets
@@ -170,7 +170,7 @@ def said_by_check(path: Path) -> tuple[int, str]:
     """(usable rows, all that is said)."""
     try:
         (file,) = files_of([str(path)])
-        found = checked(file, CheckArguments(files=[str(path)]))
+        found = checked(file, CheckOptions(files=[str(path)]))
     except UserError as error:
         return 0, str(error)
     return found.usable, "\n".join(lines(found))
@@ -179,7 +179,7 @@ def said_by_check(path: Path) -> tuple[int, str]:
 def said_by_training(path: Path) -> tuple[int, str]:
     usable, said = 0, []
     try:
-        (dataset,) = load_datasets([str(path)], DataArguments(dataset_dir=str(path.parent / "none")))
+        (dataset,) = load_datasets([str(path)], DataOptions(dataset_dir=str(path.parent / "none")))
         for row in dataset.rows():
             try:
                 dataset.record(row)
@@ -210,7 +210,7 @@ def test_a_folder_without_rows_is_refused_with_what_to_do(tmp_path):
     with pytest.raises(UserError, match=r"holds no file that can be checked; known: \.json"):
         files_of([str(tmp_path)])
     with pytest.raises(UserError, match="is a folder; name a file in it"):
-        load_datasets([str(tmp_path)], DataArguments(dataset_dir=str(tmp_path)))
+        load_datasets([str(tmp_path)], DataOptions(dataset_dir=str(tmp_path)))
 
 
 def test_a_notice_is_said_once_however_often_a_file_is_read(tmp_path, caplog):

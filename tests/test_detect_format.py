@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data import view
 from carellama.data.catalogue.convert import of_unknown
 from carellama.data.catalogue.convert import run as run_convert
@@ -151,7 +151,7 @@ def test_the_suggested_entry_reads_the_same(tmp_path: Path, name: str) -> None:
     found = check(write(tmp_path / "a.jsonl", row))
     assert found.entry is not None
     (tmp_path / "dataset_info.json").write_text(json.dumps(found.entry), encoding="utf-8")
-    (made,) = load_datasets(["a"], DataArguments(dataset_dir=str(tmp_path)))
+    (made,) = load_datasets(["a"], DataOptions(dataset_dir=str(tmp_path)))
     assert records(made) == ([bare(expected)], [])
 
 
@@ -316,7 +316,7 @@ def test_a_file_of_no_known_format_says_what_to_write(
         of_unknown(path)
     assert str(converting.value) == told
     (tmp_path / "dataset_info.json").write_text(told[told.index("{") :], encoding="utf-8")
-    (made,) = load_datasets(["mine"], DataArguments(dataset_dir=str(tmp_path)))
+    (made,) = load_datasets(["mine"], DataOptions(dataset_dir=str(tmp_path)))
     assert records(made)[0] == [CHAT.messages]
 
 

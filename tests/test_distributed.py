@@ -30,7 +30,7 @@ from carellama.model.sharded import SHARDS, is_sharded, read_shards
 from carellama.train import distributed as engines
 from carellama.train import run as runs
 from carellama.train.grpo import GRPOTrainer
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from conftest import REPOSITORY
 
 PROGRAMS = Path(sys.executable).parent
@@ -154,7 +154,7 @@ def alone(folder: Path, name: str, again: bool = False, **options: Any) -> Path:
         here = Path.cwd()
         os.chdir(folder)
         try:
-            runs.run(run_config(words(1, name, **options)))
+            runs.run(run_options(words(1, name, **options)))
         finally:
             os.chdir(here)
     return folder / name
@@ -417,14 +417,14 @@ def test_what_an_engine_can_not_do_is_refused_with_what_can(case: str, asked: py
     for name, value in variables.items():  # type: ignore[attr-defined]
         asked.delenv(name) if value is None else asked.setenv(name, value)
     with pytest.raises(UserError, match=reason):
-        run_config(words(1, "nowhere", **options))  # type: ignore[arg-type]
+        run_options(words(1, "nowhere", **options))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("options", [{}, {"finetuning_type": "full"}, {"stage": "rm"}, {"stage": "dpo"},
                                      {"stage": "dpo", "finetuning_type": "full", "pref_loss": "simpo"},
                                      {"stage": "kto"}, {"use_dora": True}, {"finetuning_type": "freeze"}])  # fmt: skip
 def test_what_an_engine_can_do_is_not_refused(options: dict, asked: pytest.MonkeyPatch) -> None:
-    engine = engines.engine_of(run_config(words(1, "nowhere", **options)).training)
+    engine = engines.engine_of(run_options(words(1, "nowhere", **options)).training)
     assert (engine.name, engine.processes, engine.state) == ("FSDP2", 2, "SHARDED_STATE_DICT")
 
 
@@ -432,7 +432,7 @@ def test_zero_3_needs_whole_weights_to_begin_with_and_to_save(monkeypatch: pytes
     """By what DeepSpeed's plugin says; DeepSpeed itself is not needed to be told so."""
 
     def checked(settings: dict, **options: Any) -> None:
-        config = run_config(words(1, "nowhere", **options))
+        config = run_options(words(1, "nowhere", **options))
         plugin = SimpleNamespace(zero_stage=3, zero3_save_16bit_model=True, deepspeed_config={})
         vars(plugin).update(settings)
         config.training.deepspeed_plugin = plugin  # type: ignore[assignment]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.encoding.encode import Encoder
@@ -244,7 +244,7 @@ REAL = [
 
 @pytest.mark.parametrize("name", REAL)
 def test_every_record_of_a_real_file_is_used_or_skipped_for_a_reason(real_data, tiny_tokenizer, name):
-    (dataset,) = load_datasets([str(real_data / name)], DataArguments())
+    (dataset,) = load_datasets([str(real_data / name)], DataOptions())
     encoder = Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (512, 512, 1024))
     records, refused = usable(dataset)
     encoded = encoder.encode(records)

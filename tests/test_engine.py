@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.config.engine import GeneratingArguments
+from carellama.config.engine import GenerationOptions
 from carellama.engine.base import Piece, Reply, Sampling
 from carellama.engine.detokenizer import Detokenizer
 from carellama.engine.generate import count_tokens, generate
@@ -32,7 +32,7 @@ PROMPTS = [(Message("user", question),) for question in QUESTIONS]
 
 def greedy(tokens: int = 12, **changes) -> Sampling:
     """The likeliest tokens."""
-    return Sampling.of(GeneratingArguments(do_sample=False, max_new_tokens=tokens, **changes))
+    return Sampling.of(GenerationOptions(do_sample=False, max_new_tokens=tokens, **changes))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ def test_an_error_in_the_computation_reaches_the_reader(engine) -> None:
 
 def test_sampling_follows_its_seed_and_leaves_the_global_one(engine) -> None:
     def sampled(seed: int | None) -> Sampling:
-        return Sampling.of(GeneratingArguments(temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=20), seed=seed)
+        return Sampling.of(GenerationOptions(temperature=2.0, top_p=1.0, top_k=0, max_new_tokens=20), seed=seed)
 
     state = torch.random.get_rng_state()
     first = generate(engine, PROMPTS, sampled(1))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export import merge as exporting
 from carellama.export.merge import export_model
@@ -39,9 +39,9 @@ def adapter(tmp_path) -> Path:
     return folder
 
 
-def arguments(folder: Path, *checkpoints: Path, **changes) -> ModelArguments:
+def arguments(folder: Path, *checkpoints: Path, **changes) -> ModelOptions:
     joined = ",".join(map(str, checkpoints)) or None
-    return ModelArguments(model_name_or_path=str(folder), checkpoint_dir=joined, **changes)
+    return ModelOptions(model_name_or_path=str(folder), checkpoint_dir=joined, **changes)
 
 
 def test_the_export_answers_as_base_and_adapter(tiny_folder, adapter, tmp_path):

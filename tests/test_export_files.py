@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.merge import export_model
 from carellama.export.parity import conversations
@@ -69,7 +69,7 @@ def test_positions_of_gpt_neox_have_its_own_old_names() -> None:
 def test_the_written_files_say_the_same_to_every_version(family: str, tmp_path: Path) -> None:
     """T2, T3, T22: class, positions, end tokens and lists as transformers 4 reads them; nothing of our loading."""
     base = write_base(family, tmp_path / "base")
-    export_model(ModelArguments(str(base)), None, tmp_path / "out")
+    export_model(ModelOptions(str(base)), None, tmp_path / "out")
     written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
     config, tokenizer = written["config.json"], written["tokenizer_config.json"]
     before = json.loads((base / "config.json").read_text())
@@ -105,7 +105,7 @@ def test_experts_are_counted_under_both_names() -> None:
 def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -> None:
     """T3: is_local and local_files_only were published; a hub token or cache folder must never be."""
     base = write_base("qwen2", tmp_path / "base")
-    model = ModelArguments(str(base), hf_auth_token="hf_secretsecret", cache_dir=str(tmp_path / "cachefolder"))
+    model = ModelOptions(str(base), hf_auth_token="hf_secretsecret", cache_dir=str(tmp_path / "cachefolder"))
     export_model(model, None, tmp_path / "out")
     texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"]
     assert len(texts) >= 5
@@ -116,7 +116,7 @@ def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -
 def reward_model(family: str, folder: Path) -> Path:
     """A reward model as `--stage rm --finetuning_type full` saves it, with large weights in its head."""
     base = write_base(family, folder / "base")
-    arguments = ModelArguments(str(base))
+    arguments = ModelOptions(str(base))
     network = load_model(arguments, dtype="float32", attention=None, kind="reward")
     torch.nn.init.normal_(network.score.weight, std=1.0)  # type: ignore[arg-type]
     network.save_pretrained(folder / "rm")
@@ -128,9 +128,9 @@ def reward_model(family: str, folder: Path) -> Path:
 def test_a_reward_model_scores_a_padded_batch_as_it_was_trained(family: str, tmp_path: Path) -> None:
     """T1: with pad token = end token, plain transformers scored the token before the trained one."""
     folder = reward_model(family, tmp_path)
-    export_model(ModelArguments(str(folder)), None, tmp_path / "out")
+    export_model(ModelOptions(str(folder)), None, tmp_path / "out")
     trained = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    own = load_tokenizer(ModelArguments(str(folder)))
+    own = load_tokenizer(ModelOptions(str(folder)))
     encoder, template = GroupEncoder(own), get_template(None, own)
     expected = []
     trained.config.pad_token_id = None  # so that the last token of each is scored
@@ -149,7 +149,7 @@ def test_a_reward_model_scores_a_padded_batch_as_it_was_trained(family: str, tmp
         assert ids[0, -1] != network.config.pad_token_id == tokenizer.pad_token_id
         states = network.base_model(input_ids=ids)[0]
         assert network.score(states)[0, -1, 0].item() == pytest.approx(score, abs=1e-4)
-    again = get_template(None, load_tokenizer(ModelArguments(str(tmp_path / "out"))))  # `--reward_model out`
+    again = get_template(None, load_tokenizer(ModelOptions(str(tmp_path / "out"))))  # `--reward_model out`
     for messages, text in zip(conversations(), texts, strict=True):
         assert "".join(group.text for group in again.groups(messages)) == text
     prompt = tokenizer.apply_chat_template(rows[0][:1], tokenize=False, add_generation_prompt=True)
@@ -166,5 +166,5 @@ def test_a_reward_model_that_a_stranger_reads_otherwise_is_not_exported(
     monkeypatch.setattr(scoring, "find_pad_token", lambda tokenizer, ends: tokenizer.eos_token)
     folder = reward_model("llama3", tmp_path)
     with pytest.raises(UserError, match="other scores in plain transformers"):
-        export_model(ModelArguments(str(folder)), None, tmp_path / "out")
+        export_model(ModelOptions(str(folder)), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from carellama.config.commands import AddKeyArguments, AskArguments, ListKeysArguments, RevokeKeyArguments
-from carellama.config.engine import EngineArguments, GeneratingArguments
+from carellama.config.commands import AddKeyOptions, AskOptions, ListKeysOptions, RevokeKeyOptions
+from carellama.config.engine import EngineOptions, GenerationOptions
 from carellama.config.reader import parse_options
-from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, ApiArguments
+from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, ApiOptions
 from carellama.errors import UserError
 
 
@@ -25,7 +25,7 @@ from carellama.errors import UserError
 def test_a_question_may_come_before_or_after_the_options(words, question, json) -> None:
     """A15: `ask --model_name_or_path M "question"` was an unknown option."""
     *_, asked = parse_options(
-        (*CHAT_OPTIONS, AskArguments), words.split(), "carellama ask QUESTION", positional="question"
+        (*CHAT_OPTIONS, AskOptions), words.split(), "carellama ask QUESTION", positional="question"
     )
     assert (asked.question, asked.json) == (question, json)
 
@@ -33,27 +33,25 @@ def test_a_question_may_come_before_or_after_the_options(words, question, json) 
 @pytest.mark.parametrize("words", ["--database DB abcd1234", "abcd1234 --database DB", "--keys DB abcd1234"])
 def test_the_id_of_a_key_may_come_before_or_after_the_options(words) -> None:
     """A25: `keys revoke --database DB ID` said that the ID is missing."""
-    (options,) = parse_options((RevokeKeyArguments,), words.split(), "carellama keys revoke ID", positional="id")
+    (options,) = parse_options((RevokeKeyOptions,), words.split(), "carellama keys revoke ID", positional="id")
     assert (options.id, options.database) == ("abcd1234", "DB")
 
 
 def test_the_database_has_one_name_in_all_commands() -> None:
     """A25: `api --keys` beside `keys add --database`, and the hint for `keys add --keys` was --days."""
     for option in ("--database", "--keys"):
-        assert (
-            parse_options((AddKeyArguments,), ["--name", "x", option, "DB"], "carellama keys add")[0].database == "DB"
-        )
-        assert parse_options((ListKeysArguments,), [option, "DB"], "carellama keys list")[0].database == "DB"
+        assert parse_options((AddKeyOptions,), ["--name", "x", option, "DB"], "carellama keys add")[0].database == "DB"
+        assert parse_options((ListKeysOptions,), [option, "DB"], "carellama keys list")[0].database == "DB"
         *_, api = parse_options(API_OPTIONS, ["--model_name_or_path", "M", option, "DB"], "carellama api")
         assert api.database == "DB"
 
 
 def test_a_word_that_no_option_takes_is_named() -> None:
     with pytest.raises(UserError, match="unexpected word 'y'"):
-        parse_options((AddKeyArguments,), ["--name", "x", "y"], "carellama keys add")
+        parse_options((AddKeyOptions,), ["--name", "x", "y"], "carellama keys add")
     with pytest.raises(UserError, match="QUESTION is missing"):
         parse_options(
-            (*CHAT_OPTIONS, AskArguments),
+            (*CHAT_OPTIONS, AskOptions),
             ["--model_name_or_path", "M"],
             "carellama ask QUESTION",
             positional="question",
@@ -63,8 +61,8 @@ def test_a_word_that_no_option_takes_is_named() -> None:
 def test_values_that_no_answer_can_be_made_with() -> None:
     """A16: a temperature of 5 and a context of 10 tokens were accepted."""
     with pytest.raises(UserError, match="--temperature is 5"):
-        ApiArguments(temperature=5)
+        ApiOptions(temperature=5)
     with pytest.raises(UserError, match="--temperature is 5; it must be"):
-        GeneratingArguments(temperature=5)
+        GenerationOptions(temperature=5)
     with pytest.raises(UserError, match="--context_tokens is 10; it must be at least 64"):
-        EngineArguments(context_tokens=10)
+        EngineOptions(context_tokens=10)

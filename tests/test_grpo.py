@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.convert import BadRecord
 from carellama.data.encoding.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
 from carellama.engine.transformers.engine import TransformersEngine
@@ -26,7 +26,7 @@ from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train import run as runs
 from carellama.train.grpo import GRPOTrainer
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.session import Session
 from conftest import REPOSITORY, make_model
 
@@ -42,7 +42,7 @@ def exam_file(folder: Path, count: int = 12) -> Path:
     return path
 
 
-def config_of(folder: Path, model: Path, data: Path | str, name: str = "out", **options: Any) -> RunConfig:
+def config_of(folder: Path, model: Path, data: Path | str, name: str = "out", **options: Any) -> RunOptions:
     given = {
         "model_name_or_path": model, "dataset": data, "stage": "grpo", "output_dir": folder / name,
         "do_train": True, "learning_rate": 1e-2, "max_steps": 2, "per_device_train_batch_size": 8,
@@ -52,7 +52,7 @@ def config_of(folder: Path, model: Path, data: Path | str, name: str = "out", **
     }  # fmt: skip
     given |= options
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
-    return run_config(words)
+    return run_options(words)
 
 
 @pytest.fixture
@@ -234,10 +234,10 @@ def test_exam_questions_say_how_to_answer_in_their_language():
     assert "全部字母" in exam_prompt(Question("2", "哪些对？", SHORT, ("A", "B")))
 
 
-def tasks_of(folder: Path, model: Path, data: Path | str, **options: Any):
-    config = config_of(folder, model, data, **options)
-    tokenizer = load_tokenizer(config.model)
-    return prepare_tasks(config, tokenizer, get_template(None, tokenizer))
+def tasks_of(folder: Path, model: Path, data: Path | str, **given: Any):
+    options = config_of(folder, model, data, **given)
+    tokenizer = load_tokenizer(options.model)
+    return prepare_tasks(options, tokenizer, get_template(None, tokenizer))
 
 
 def test_conversations_and_pairs_are_asked_without_their_answers(mine, tiny_folder):

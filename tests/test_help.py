@@ -8,13 +8,13 @@ import sys
 
 import pytest
 
-from carellama.config.consultation import ConsultEvalArguments
+from carellama.config.consultation import ConsultEvalOptions
 from carellama.config.help import USUAL_FLAGS, format_help, training_help
-from carellama.config.model import ModelArguments
-from carellama.config.objectives import READ_BY, GRPOArguments, PreferenceArguments
+from carellama.config.model import ModelOptions
+from carellama.config.objectives import READ_BY, GRPOOptions, PreferenceOptions
 from carellama.config.options import field_names
 from carellama.config.run import RUN_OPTIONS
-from carellama.config.safety import GuardEvalArguments, SafetyCheckArguments, SafetyEvalArguments
+from carellama.config.safety import GuardEvalOptions, SafetyCheckOptions, SafetyEvalOptions
 from carellama.config.transformers_options import training_flags
 from carellama.stages import STAGES
 from test_layout import HEAVY
@@ -23,8 +23,8 @@ OPTION = re.compile(r"^  --(\w+)", re.MULTILINE)
 
 
 def test_every_option_of_a_command_is_shown_once_with_its_default() -> None:
-    text = format_help((ModelArguments, PreferenceArguments), "carellama chat")
-    assert OPTION.findall(text) == [*field_names(ModelArguments), *field_names(PreferenceArguments)]
+    text = format_help((ModelOptions, PreferenceOptions), "carellama chat")
+    assert OPTION.findall(text) == [*field_names(ModelOptions), *field_names(PreferenceOptions)]
     required = next(line for line in re.split(r"\n(?=  --|\n)", text) if "--model_name_or_path" in line)
     assert "Required." in " ".join(required.split())
     words = " ".join(text.split())
@@ -45,7 +45,7 @@ def test_all_of_it_has_every_flag_of_the_installed_transformers() -> None:
     shown = OPTION.findall(training_help(RUN_OPTIONS, "carellama train", "sft", every=True))
     own = {name for group in RUN_OPTIONS for name in field_names(group)}
     assert set(shown) == own | set(training_flags()) and len(shown) == len(set(shown))
-    assert set(field_names(GRPOArguments)) <= set(shown)
+    assert set(field_names(GRPOOptions)) <= set(shown)
 
 
 def test_help_is_printed_without_loading_a_library() -> None:
@@ -67,10 +67,10 @@ def test_help_is_printed_without_loading_a_library() -> None:
 @pytest.mark.parametrize(
     ("group", "option", "ends"),
     [
-        (SafetyEvalArguments, "by", "Default: rules layer."),
-        (ConsultEvalArguments, "by", "Default: rules."),
-        (GuardEvalArguments, "files", "Required."),
-        (SafetyCheckArguments, "files", "that CareLlama ships."),
+        (SafetyEvalOptions, "by", "Default: rules layer."),
+        (ConsultEvalOptions, "by", "Default: rules."),
+        (GuardEvalOptions, "files", "Required."),
+        (SafetyCheckOptions, "files", "that CareLlama ships."),
     ],
 )
 def test_a_list_shows_its_default(group: type, option: str, ends: str) -> None:

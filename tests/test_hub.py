@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.disk import made_once
 from carellama.errors import UserError
 from carellama.model.gguf import read as gguf
@@ -283,12 +283,12 @@ def test_a_gguf_that_can_not_be_converted_leaves_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_the_embedded_model_has_its_own_tokens_and_answers():
-    tokenizer = load_tokenizer(ModelArguments(model_name_or_path="smollm2-135m"))
+    tokenizer = load_tokenizer(ModelOptions(model_name_or_path="smollm2-135m"))
     assert tokenizer.tokenize("take 250mg") == ["take", "Ġ", "2", "5", "0", "mg"]
     text = "38.5 °C since 2 days\n发烧  咳嗽 🤒"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
     assert tokenizer.model_max_length == 8192 and tokenizer.chat_template
-    model = load_model(ModelArguments(model_name_or_path="smollm2-135m"), dtype="float32", attention=None)
+    model = load_model(ModelOptions(model_name_or_path="smollm2-135m"), dtype="float32", attention=None)
     asked = [{"role": "user", "content": "What is asthma?"}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_dict=True, return_tensors="pt")
     answer = tokenizer.decode(model.generate(**prompt, max_new_tokens=12, do_sample=False)[0])  # type: ignore[arg-type, operator]

@@ -316,7 +316,7 @@ def test_importing_the_package_loads_nothing() -> None:
 
 def test_verbs_and_stages_can_be_called() -> None:
     from carellama.cli import GROUPS, VERBS
-    from carellama.config.finetuning import FinetuningArguments
+    from carellama.config.finetuning import FinetuningOptions
     from carellama.stages import STAGES
     from carellama.train import PREPARE, TRAINERS
 
@@ -324,7 +324,7 @@ def test_verbs_and_stages_can_be_called() -> None:
     for place in [*verbs, *TRAINERS.values(), *PREPARE.values()]:
         module, _, name = place.partition(":")
         assert callable(getattr(importlib.import_module(module), name)), place
-    assert set(get_args(get_type_hints(FinetuningArguments)["stage"])) == set(STAGES) == set(TRAINERS)
+    assert set(get_args(get_type_hints(FinetuningOptions)["stage"])) == set(STAGES) == set(TRAINERS)
 
 
 def reads(path: Path) -> set[str]:
@@ -371,9 +371,9 @@ def option_groups() -> set[type]:
 
 def option_fields() -> Iterator[tuple[str, str]]:
     """(class, field) of the dataclasses of options, with their properties; not what transformers reads."""
-    from carellama.config.run import RunConfig
+    from carellama.config.run import RunOptions
 
-    for group in sorted(option_groups() | {RunConfig}, key=lambda group: group.__name__):
+    for group in sorted(option_groups() | {RunOptions}, key=lambda group: group.__name__):
         theirs = {
             field.name
             for base in group.__mro__[1:]
@@ -405,14 +405,14 @@ def test_every_option_is_read() -> None:
 
 def test_commands_that_answer_show_only_options_that_they_read() -> None:
     """`chat --help` had some sixty options of training, which changed nothing."""
-    from carellama.config.commands import AskArguments
+    from carellama.config.commands import AskOptions
     from carellama.config.options import field_names
-    from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebArguments
+    from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebOptions
 
     others = {"config", "train", "data", "export", "evaluate", "batch", "demo"}
     read = {name for path in MODULES if name_of(path).partition(".")[0] not in others for name in reads(path)}
     assert "template" in read and "lora_rank" in read
-    for group in {*CHAT_OPTIONS, *API_OPTIONS, AskArguments, WebArguments}:
+    for group in {*CHAT_OPTIONS, *API_OPTIONS, AskOptions, WebOptions}:
         by_property = {
             used
             for name, value in vars(group).items()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.config.reader import parse_options
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
@@ -22,7 +22,7 @@ from carellama.records import NOWHERE, Chat
 
 
 def plan(name: str, path: Path) -> Conversion:
-    (arguments,) = parse_options((ConvertArguments,), [name, "--from_path", str(path)], "convert", positional="name")
+    (arguments,) = parse_options((ConvertOptions,), [name, "--from_path", str(path)], "convert", positional="name")
     return planned(arguments)
 
 

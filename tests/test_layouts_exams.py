@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.config.reader import parse_options
 from carellama.data.catalogue.convert import Conversion, planned
 from carellama.data.catalogue.layouts import LAYOUTS
@@ -25,7 +25,7 @@ OPTIONS = {"A": "2～4次", "B": "12～20次", "C": "60～80次", "D": "以上�
 
 
 def plan(name: str, path: Path) -> Conversion:
-    (arguments,) = parse_options((ConvertArguments,), [name, "--from_path", str(path)], "convert", positional="name")
+    (arguments,) = parse_options((ConvertOptions,), [name, "--from_path", str(path)], "convert", positional="name")
     return planned(arguments)
 
 
@@ -157,7 +157,7 @@ def test_test_questions_get_their_answers_by_id(tmp_path: Path) -> None:
         [{"id": 2, "answer": "F"}, {"id": 9, "answer": "A"}, {"id": 1, "answer": "D"}],
     )
     arguments = ["cmb", "--from_path", str(tmp_path), "--split", "held_out"]
-    found, skipped = account(planned(parse_options((ConvertArguments,), arguments, "convert", positional="name")[0]))
+    found, skipped = account(planned(parse_options((ConvertOptions,), arguments, "convert", positional="name")[0]))
     assert [(one.id, one.answers) for one in found if isinstance(one, Question)] == [("1", ("B", "C"))]
     assert skipped == {
         "the answer is not an option": 1,

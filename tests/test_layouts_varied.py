@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.data.catalogue.convert import planned
 from carellama.data.convert import BadRecord, texts_of
 from carellama.errors import UserError
@@ -149,7 +149,7 @@ def varied(fields: Fields, nullable: tuple[str, ...]) -> Iterator[tuple[str, Fie
 
 def records(name: str, path: Path) -> list[object]:
     found: list[object] = []
-    for outcome in planned(ConvertArguments(name=name, from_path=str(path))).outcomes():
+    for outcome in planned(ConvertOptions(name=name, from_path=str(path))).outcomes():
         if isinstance(outcome, BadRecord):
             found.append(str(outcome))
             continue
@@ -204,7 +204,7 @@ def test_a_field_of_any_other_type_costs_its_row_at_most(
     for field in fields:
         others = [fields | {field: value} for value in JUNK] + [{key: fields[key] for key in fields if key != field}]
         path.write_text(lines([fields, *others, fields]), encoding="utf-8")
-        conversion = planned(ConvertArguments(name=name, from_path=str(path)))
+        conversion = planned(ConvertOptions(name=name, from_path=str(path)))
         outcomes = list(conversion.outcomes())
         assert len(outcomes) == len(others) + 2, field
         assert records(name, path)[: len(expected)] == expected == records(name, path)[-len(expected) :], field

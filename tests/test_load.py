@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.hardware import fastest_dtype
 from carellama.model.load import load_model, load_tokenizer, match_tokenizer
@@ -20,8 +20,8 @@ from conftest import make_model, make_tokenizer
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
 
 
-def arguments(folder: Path, **changes) -> ModelArguments:
-    return ModelArguments(model_name_or_path=str(folder), **changes)
+def arguments(folder: Path, **changes) -> ModelOptions:
+    return ModelOptions(model_name_or_path=str(folder), **changes)
 
 
 def load(folder: Path, dtype: str = "float32", **changes):
@@ -111,9 +111,9 @@ def test_what_can_not_be_loaded_is_said_in_one_line(folder, tmp_path):
     assert_refused(folder, "cannot load the")
     assert_refused(tmp_path / "none", "no such folder")
     with pytest.raises(UserError, match="hub"):
-        load_tokenizer(ModelArguments(model_name_or_path="nobody/no-such-model"))
+        load_tokenizer(ModelOptions(model_name_or_path="nobody/no-such-model"))
     with pytest.raises(UserError, match=r"Did you mean 'smollm2-135m'"):
-        load_tokenizer(ModelArguments(model_name_or_path="smolm2-135m"))
+        load_tokenizer(ModelOptions(model_name_or_path="smolm2-135m"))
 
 
 def test_incomplete_and_damaged_weights_are_refused(folder):
@@ -156,7 +156,7 @@ from pathlib import Path
 
 import torch
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.model.load import load_model
 
 
@@ -165,7 +165,7 @@ def held() -> float:
     return next(int(line.split()[1]) / 1000 for line in lines if line.startswith("RssAnon"))
 
 
-load_model(ModelArguments(sys.argv[1]), dtype="float32", attention=None)
+load_model(ModelOptions(sys.argv[1]), dtype="float32", attention=None)
 weight = torch.ones(1536, 576, dtype=torch.bfloat16)
 for count in range(1, 1001):
     torch.ones(count * 617 % 1009, 576, dtype=torch.bfloat16) @ weight.T  # each size once

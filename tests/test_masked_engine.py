@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import preloaded
 from api_server import running
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
 from carellama.engine.base import HEARTBEAT, Piece, Reply, Sampling
 from carellama.engine.generate import generate, stream
 from carellama.engine.load import load
@@ -127,8 +127,8 @@ def test_it_is_for_endpoints_only(command: str) -> None:
 def test_an_endpoint_gets_masked_text_over_http() -> None:
     inner = ScriptedEngine(lambda messages: messages[-1].content)
     with running(inner) as server:
-        arguments = EngineArguments(engine="openai", endpoint=server.v1, mask_identifiers=True)
-        engine = load("openai", ModelArguments("x"), DataArguments(), arguments)
+        arguments = EngineOptions(engine="openai", endpoint=server.v1, mask_identifiers=True)
+        engine = load("openai", ModelOptions("x"), DataOptions(), arguments)
         said, _ = read(engine, [Message("user", "我叫王小明，电话13800138000")])
         engine.close()
     assert "王小明" not in inner.asked[-1][-1].content

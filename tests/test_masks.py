@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import load_datasets
 from carellama.data.encoding.encode import Encoder
@@ -59,10 +59,10 @@ def test_mask_history_learns_the_last_answer(tmp_path, tiny_tokenizer):
     history = [list(one) for one in TURNS[:2]]
     row = {"instruction": "And then?", "input": "", "output": "See a doctor.", "history": history}
     (tmp_path / "a.json").write_text(json.dumps([row]), encoding="utf-8")
-    (dataset,) = load_datasets([str(tmp_path / "a.json")], DataArguments())
+    (dataset,) = load_datasets([str(tmp_path / "a.json")], DataOptions())
     found = []
     for masked in (False, True):
-        options = DataArguments(mask_history=masked)
+        options = DataOptions(mask_history=masked)
         encoder = RowEncoder(dataset, tiny_tokenizer, get_template(None, tiny_tokenizer), STAGES["sft"], options)
         tokens, _, report = encoder.encode([row for row in dataset.rows() if isinstance(row, Row)])
         found.append((len(tokens[0]), int((tokens[0].labels != IGNORED).sum())))

@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 import preloaded
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
 from carellama.engine import load as choose
 from carellama.errors import UserError
 from carellama.model.paths import check_model, check_reward_model
@@ -19,15 +19,15 @@ from carellama.model.paths import check_model, check_reward_model
 def test_folders_that_are_not_there(tmp_path) -> None:
     (tmp_path / "config.json").write_text("{}")
     model = str(tmp_path)
-    check_model(ModelArguments(model, checkpoint_dir=model))
+    check_model(ModelOptions(model, checkpoint_dir=model))
     for name, says in ((f"{model}/x", "no such folder"), (f"{model},{model}/x", "no such folder")):
         with pytest.raises(UserError, match=f"--checkpoint_dir {tmp_path}/x: there is {says}"):
-            check_model(ModelArguments(model, checkpoint_dir=name))
+            check_model(ModelOptions(model, checkpoint_dir=name))
     (tmp_path / "empty" / "checkpoint-5").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds neither an adapter .* its last checkpoint is .*checkpoint-5"):
-        check_model(ModelArguments(model, checkpoint_dir=f"{model}/empty"))
+        check_model(ModelOptions(model, checkpoint_dir=f"{model}/empty"))
     with pytest.raises(UserError, match=r"--adapters a=.*holds no adapter"):
-        check_model(ModelArguments(model), {"a": model})
+        check_model(ModelOptions(model), {"a": model})
     with pytest.raises(UserError, match="--reward_model /nope: there is no such folder"):
         check_reward_model("/nope")
     check_reward_model("someone/a-reward-model")
@@ -40,9 +40,9 @@ def test_no_engine_is_loaded_for_a_checkpoint_that_is_not_there(tmp_path, monkey
 
     monkeypatch.setattr(choose, "load", never)
     (tmp_path / "config.json").write_text("{}")
-    model = ModelArguments(str(tmp_path), checkpoint_dir="/nope")
+    model = ModelOptions(str(tmp_path), checkpoint_dir="/nope")
     with pytest.raises(UserError, match="--checkpoint_dir /nope: there is no such folder"):
-        choose.choose(model, DataArguments(), EngineArguments(engine=engine))
+        choose.choose(model, DataOptions(), EngineOptions(engine=engine))
 
 
 @pytest.mark.slow

@@ -9,20 +9,20 @@ from typing import Any
 import pytest
 
 from carellama.config.options import field_names
-from carellama.config.run import RUN_OPTIONS, RunConfig
+from carellama.config.run import RUN_OPTIONS, RunOptions
 from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.stages import STAGES, greater_is_better
 from carellama.train.flag_checks import ABOVE_ZERO, BELOW, LEAST
 from carellama.train.no_effect import OF_KIND, options_without_effect
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 
 TRAIN = "--do_train --model_name_or_path m --dataset d --bf16 false --report_to none"
 NAMES = {name for group in RUN_OPTIONS for name in field_names(group)} | set(training_flags())
 
 
-def config_of(words: str, tmp_path: Path) -> RunConfig:
-    return run_config(f"{words} --output_dir {tmp_path}".split())
+def config_of(words: str, tmp_path: Path) -> RunOptions:
+    return run_options(f"{words} --output_dir {tmp_path}".split())
 
 
 SILENT = {  # words of a training -> the options that had no effect, and nothing said so
@@ -100,8 +100,8 @@ def test_an_option_that_is_read_is_not_named(words: str, tmp_path: Path, caplog:
 def test_options_of_a_training_are_named_where_nothing_is_trained(tmp_path: Path) -> None:
     words = "--do_predict --predict_with_generate --model_name_or_path m --dataset d --bf16 false"
     words += " --learning_rate 3 --max_new_tokens 4 --lora_target q_proj --do_sample false --top_p 0.2"
-    config = config_of(words, tmp_path)
-    lines = options_without_effect(config, config.asked)
+    options = config_of(words, tmp_path)
+    lines = options_without_effect(options, options.asked)
     assert lines == [
         "--top_p has no effect: --do_sample false takes the likeliest token",
         "--learning_rate has no effect: nothing is trained (--do_train)",

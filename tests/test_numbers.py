@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from api_server import echo, running
-from carellama.config.data_commands import CleanArguments
+from carellama.config.data_commands import CleanOptions
 from carellama.data.clean.clean import clean
 from carellama.data.convert import convert
 from carellama.data.documents.extract import documents
@@ -61,7 +61,7 @@ def test_cleaning_changes_no_number(tmp_path: Path) -> None:
     source, output = tmp_path / "a.jsonl", tmp_path / "clean.jsonl"
     records = [chat_of(one, number) for number, one in enumerate(NUMBERS)]
     source.write_text("".join(json.dumps(row_of(one)) + "\n" for one in records), encoding="utf-8")
-    clean(CleanArguments(names=[str(source)], output=str(output), deidentify="mask", threshold=0, repetition=False))
+    clean(CleanOptions(names=[str(source)], output=str(output), deidentify="mask", threshold=0, repetition=False))
     written = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     kept = {(row["instruction"], row["output"]) for row in written}
     assert kept == {(one.prompt[0].content, one.response) for one in records}

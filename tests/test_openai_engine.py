@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
 from carellama.config.environment import endpoint_key
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.engine.base import (
     HEARTBEAT,
     Piece,
@@ -416,12 +416,12 @@ def test_the_options_make_an_engine_and_leave_the_model_to_the_server(monkeypatc
     monkeypatch.setenv("CARELLAMA_API_KEY", "mine")
     answer = answering(lambda *_: said("x"), models("vllm", "llama"))
     with answer as server:
-        arguments = EngineArguments(engine="openai", endpoint=f"{server.url},{server.url}", parallel=3)
-        parts = (ModelArguments("llama"), DataArguments())
+        arguments = EngineOptions(engine="openai", endpoint=f"{server.url},{server.url}", parallel=3)
+        parts = (ModelOptions("llama"), DataOptions())
         with closing(load(*parts, arguments)) as engine:
             assert generate(engine, [ASKED], SAMPLING)[0].text == "x" and engine.parallel == 3
         with pytest.raises(UserError, match="--template"):
-            load(parts[0], DataArguments(template="chatml"), arguments)
+            load(parts[0], DataOptions(template="chatml"), arguments)
     assert server.asked[0]["key"] == "Bearer mine" and server.asked[0]["model"] == "llama"
     with pytest.raises(Unavailable, match="nothing answers"):
         load(*parts, arguments)

@@ -18,7 +18,7 @@ from carellama.config.serve import CHAT_OPTIONS
 from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.train.flag_checks import UNSUPPORTED
-from carellama.train.options import parse_run, run_config
+from carellama.train.options import parse_run, run_options
 from test_layout import HEAVY
 
 VERBS = {"train": RUN_OPTIONS, "chat": CHAT_OPTIONS, "export": EXPORT_OPTIONS}
@@ -71,7 +71,7 @@ def test_a_share_of_warmup_steps_stays_a_share(tmp_path: Path, caplog: pytest.Lo
     words = "--do_train --dataset d --model_name_or_path m --bf16 false --val_size 2".split()
     foreign = ["--warmup_ratio", "0.1", "--evaluation_strategy=steps", "--output_dir", str(tmp_path)]
     with caplog.at_level(logging.WARNING):
-        config = run_config(words + foreign)
+        config = run_options(words + foreign)
     assert config.training.get_warmup_steps(60) == 6 and config.training.eval_strategy == "steps"
     assert "--warmup_ratio is read as --warmup_steps 0.1" in caplog.text
     assert "--evaluation_strategy is read as --eval_strategy steps" in caplog.text
@@ -110,7 +110,7 @@ def test_a_flag_of_transformers_that_would_be_ignored_is_refused(name: str, tmp_
     value = value.get(name, "4" if name.startswith("generation") else "true")  # type: ignore[assignment]
     words = f"--do_train --dataset d --model_name_or_path m --output_dir {tmp_path} --bf16 false --{name} {value}"
     with pytest.raises(UserError, match=f"--{name} .* has no effect"):
-        run_config(words.split())
+        run_options(words.split())
 
 
 MISTAKES = {

@@ -12,7 +12,7 @@ import torch
 from transformers import set_seed
 
 import paper_losses as paper
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.config.reader import to_flags
 from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
@@ -21,7 +21,7 @@ from carellama.records import IGNORED, Chat, Message, Pair
 from carellama.templates.jinja import formats
 from carellama.templates.template import get_template
 from carellama.train import run as runs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.ppo import PPOTrainer
 from conftest import REPOSITORY
 from test_template import tokenizer_for
@@ -42,7 +42,7 @@ def logged(folder: Path, model: Path, stage: str, rows: list[dict], **options: o
         "per_device_train_batch_size": len(rows), "logging_steps": 1, "finetuning_type": "full", "bf16": False,
         "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
-    runs.run(run_config(to_flags(given | options)))
+    runs.run(run_options(to_flags(given | options)))
     lines = [json.loads(line) for line in (folder / "out/trainer_log.jsonl").read_text().splitlines()]
     return [line["loss"] for line in lines if "loss" in line]
 
@@ -50,7 +50,7 @@ def logged(folder: Path, model: Path, stage: str, rows: list[dict], **options: o
 @pytest.fixture
 def model(tiny_folder):
     """The tiny model as `train` loads it."""
-    return load_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="eager").train()
+    return load_model(ModelOptions(str(tiny_folder)), dtype="float32", attention="eager").train()
 
 
 def pair_rows() -> list[dict]:
@@ -82,7 +82,7 @@ def test_sft(tmp_path, tiny_folder, tiny_tokenizer, model):
 
 def test_rm(tmp_path, tiny_folder, tiny_tokenizer):
     set_seed(42)  # the head is drawn as the run draws it
-    model = load_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="eager", kind="reward").train()
+    model = load_model(ModelOptions(str(tiny_folder)), dtype="float32", attention="eager", kind="reward").train()
     records = pairs_of(tiny_tokenizer)
     wanted = paper.trained(model, lambda: paper.rm(model, records), STEPS, RATE)
     assert logged(tmp_path, tiny_folder, "rm", pair_rows()) == pytest.approx(wanted, abs=1e-5)

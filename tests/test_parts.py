@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from carellama.config.reader import to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
 from carellama.errors import UserError
 from carellama.records import IGNORED, Tokens
 from carellama.train import run as runs
 from carellama.train.memory import check as memory_check
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.session import Session
 from carellama.train.trainer import PackedTrainer
 
@@ -60,7 +60,7 @@ def test_parts_of_a_row_are_the_rows_of_their_records() -> None:
             assert same, name
 
 
-def config_of(folder: Path, model: Path, stage: str, **options: object) -> RunConfig:
+def config_of(folder: Path, model: Path, stage: str, **options: object) -> RunOptions:
     rows = [{"instruction": f"I cough {'much ' * (n % 7)}.", "input": "", "output": ANSWERS} for n in range(24)]
     data = folder / "pairs.json"
     data.write_text(json.dumps(rows), encoding="utf-8")
@@ -71,7 +71,7 @@ def config_of(folder: Path, model: Path, stage: str, **options: object) -> RunCo
         "lora_dropout": 0, "lora_target": "all", "bf16": False, "save_strategy": "no", "disable_tqdm": True,
         "overwrite_output_dir": True,
     }  # fmt: skip
-    return run_config(to_flags(given | options))
+    return run_options(to_flags(given | options))
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm", "dpo"])
@@ -100,8 +100,8 @@ def test_steps_in_parts_are_the_steps_of_whole_batches(
 def test_the_plan_counts_the_part_and_less_memory(tiny_folder: Path, tmp_path: Path) -> None:
     found = {}
     for limit in (0, 100):
-        config = config_of(tmp_path, tiny_folder, "sft", row_tokens=limit)
-        session = Session.open(config)
+        options = config_of(tmp_path, tiny_folder, "sft", row_tokens=limit)
+        session = Session.open(options)
         found[limit] = memory_check.estimate_and_compare(session)
     assert found[100]["parts"]["activations"] < 0.5 * found[0]["parts"]["activations"]
     assert found[100]["largest_batch"] == found[0]["largest_batch"]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from carellama import hardware
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments
-from carellama.config.run import RunConfig
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions
+from carellama.config.run import RunOptions
 from carellama.errors import UserError
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters
@@ -30,7 +30,7 @@ from carellama.train.memory.trace import (
     sample_layers,
     trace_step,
 )
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.session import Session
 from conftest import make_model
 
@@ -57,15 +57,15 @@ def words(folder: Path, model: Path, **options: Any) -> list[str]:
     return [word for key, value in (given | options).items() for word in (f"--{key}", str(value))]
 
 
-def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
-    return run_config(words(folder, model, do_train=True, **options))
+def config_of(folder: Path, model: Path, **options: Any) -> RunOptions:
+    return run_options(words(folder, model, do_train=True, **options))
 
 
 def step(
     folder: Path, batch: BatchShape, *, kind: Any = "lora", bits: int | None = None, short: bool = True, **how: Any
 ) -> dict[str, int]:
-    arguments = ModelArguments(str(folder), quantization_bit=bits)
-    finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
+    arguments = ModelOptions(str(folder), quantization_bit=bits)
+    finetuning = FinetuningOptions(finetuning_type=kind, lora_target="all", num_layer_trainable=2)
     model: Any = meta_model(arguments, dtype="float32", attention="sdpa")
     if kind != "lora":
         model = apply_adapters_meta(model, plan_adapters(arguments, finetuning))
@@ -91,8 +91,8 @@ def test_a_tracker_counts_what_is_alive() -> None:
 
 @pytest.mark.parametrize("kind", ["lora", "full", "freeze"])
 def test_a_blank_model_has_the_sizes_of_the_real_one(tiny_folder: Path, kind: Any) -> None:
-    arguments = ModelArguments(str(tiny_folder))
-    finetuning = FinetuningArguments(finetuning_type=kind, lora_target="all", num_layer_trainable=1)
+    arguments = ModelOptions(str(tiny_folder))
+    finetuning = FinetuningOptions(finetuning_type=kind, lora_target="all", num_layer_trainable=1)
     real = apply_adapters(load_model(arguments, dtype="float32", attention=None), plan_adapters(arguments, finetuning))
     blank = apply_adapters_meta(
         meta_model(arguments, dtype="float32", attention=None), plan_adapters(arguments, finetuning)
@@ -120,10 +120,10 @@ def adapter_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]
     """A tiny base, two adapters of it as a language model, and one as a reward model."""
     folder = tmp_path_factory.mktemp("plans")
     make_model().save_pretrained(folder / "base")
-    arguments = ModelArguments(str(folder / "base"))
+    arguments = ModelOptions(str(folder / "base"))
     for name, stage, rank in (("sft", "sft", 2), ("sft2", "sft", 3), ("rm", "rm", 2)):
         model = load_model(arguments, dtype="float32", attention=None, kind=STAGES[stage].model_kind)
-        plan = plan_adapters(arguments, FinetuningArguments(stage=stage, lora_rank=rank))  # type: ignore[arg-type]
+        plan = plan_adapters(arguments, FinetuningOptions(stage=stage, lora_rank=rank))  # type: ignore[arg-type]
         apply_adapters(model, plan).save_pretrained(folder / name)  # type: ignore[arg-type]
     return {path.name: path for path in folder.iterdir()}
 
@@ -136,8 +136,8 @@ def test_the_model_without_weights_trains_what_the_real_one_does(
     if bits:
         pytest.importorskip("bitsandbytes")
     joined = ",".join(str(adapter_folders[name]) for name in adapters) or None
-    arguments = ModelArguments(str(adapter_folders["base"]), checkpoint_dir=joined, quantization_bit=bits)
-    plan = plan_adapters(arguments, FinetuningArguments(stage=stage, finetuning_type=kind, num_layer_trainable=1))  # type: ignore[arg-type, arg-type]
+    arguments = ModelOptions(str(adapter_folders["base"]), checkpoint_dir=joined, quantization_bit=bits)
+    plan = plan_adapters(arguments, FinetuningOptions(stage=stage, finetuning_type=kind, num_layer_trainable=1))  # type: ignore[arg-type, arg-type]
     continues = stage == "rm" if "rm" in adapters else stage in ("pt", "sft")
     resumes = kind == "lora" and bool(adapters) and continues
     assert (plan.resumed is not None, plan.new) == (resumes, kind == "lora" and not resumes)
@@ -156,10 +156,10 @@ def test_the_model_without_weights_trains_what_the_real_one_does(
 
 
 def test_a_reward_model_begins_on_the_merged_language_model(adapter_folders: dict[str, Path]) -> None:
-    finetuning = FinetuningArguments(stage="rm")
-    language = plan_adapters(ModelArguments("x", checkpoint_dir=str(adapter_folders["sft"])), finetuning)
+    finetuning = FinetuningOptions(stage="rm")
+    language = plan_adapters(ModelOptions("x", checkpoint_dir=str(adapter_folders["sft"])), finetuning)
     assert (language.merged, language.resumed, language.new) == ((adapter_folders["sft"],), None, True)
-    reward = plan_adapters(ModelArguments("x", checkpoint_dir=str(adapter_folders["rm"])), finetuning)
+    reward = plan_adapters(ModelOptions("x", checkpoint_dir=str(adapter_folders["rm"])), finetuning)
     assert (reward.merged, reward.resumed, reward.new) == ((), adapter_folders["rm"], False)
 
 
@@ -228,15 +228,15 @@ def test_every_stage_over_rows_is_gone_through(tiny_folder: Path, tmp_path: Path
     ]
     data = tmp_path / "pairs.json"
     data.write_text(json.dumps(rows), encoding="utf-8")
-    options: dict[str, object] = {"dataset": data}
+    given: dict[str, object] = {"dataset": data}
     if stage == "pt":
         data = tmp_path / "text.txt"
         data.write_text("A cough may have many causes.\n" * 20, encoding="utf-8")
-        options = {"dataset": data, "cutoff_len": 64}
+        given = {"dataset": data, "cutoff_len": 64}
     elif stage == "sft":
-        options = {}
-    config = config_of(tmp_path, tiny_folder, stage=stage, **options)
-    session = Session.open(config)
+        given = {}
+    options = config_of(tmp_path, tiny_folder, stage=stage, **given)
+    session = Session.open(options)
     found = memory_check.estimate_and_compare(session)
     assert not found["notes"], "by going through it, not by a rule of thumb"
     assert found["total"] == sum(found["parts"].values())
@@ -258,8 +258,8 @@ def test_a_training_that_can_not_fit_is_refused_before_its_weights_are_read(
 
 
 def test_advice_is_estimated_itself(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = config_of(tmp_path, tiny_folder, per_device_train_batch_size=16)
-    session = Session.open(config)
+    options = config_of(tmp_path, tiny_folder, per_device_train_batch_size=16)
+    session = Session.open(options)
     monkeypatch.setattr(memory_check, "process_memory_bytes", lambda: 0)
     whole = memory_check.estimate_and_compare(session)["total"]
     monkeypatch.setattr(hardware, "available_memory_bytes", lambda: int(0.8 * whole))
@@ -302,8 +302,8 @@ def test_what_a_container_may_take_is_less_than_the_machine_has(tmp_path: Path) 
 def test_several_processes_share_the_machine_and_with_fsdp_the_weights(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = config_of(tmp_path, tiny_folder, finetuning_type="full")
-    session = Session.open(config)
+    options = config_of(tmp_path, tiny_folder, finetuning_type="full")
+    session = Session.open(options)
     monkeypatch.setattr(hardware, "available_memory_bytes", lambda: 9_000)
     monkeypatch.setattr(memory_check, "process_memory_bytes", lambda: 1_000)
     alone = memory_check.estimate_and_compare(session)
@@ -333,7 +333,7 @@ def test_a_model_that_can_not_be_estimated_is_trained_all_the_same(
 
 def test_large_pieces_leave_no_holes_in_the_heap(tiny_folder: Path) -> None:
     def heaped(count: int) -> int:
-        model = meta_model(ModelArguments(str(tiny_folder)), dtype="float32", attention="sdpa")
+        model = meta_model(ModelOptions(str(tiny_folder)), dtype="float32", attention="sdpa")
         return trace_step(model, sample_layers(model), BatchShape((500,) * count, 10, padded=True), StepConfig()).heaped
 
     assert heaped(8) == pytest.approx(2 * heaped(4), rel=0.01)

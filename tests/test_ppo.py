@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import preloaded
-from carellama.config.objectives import PPOArguments
+from carellama.config.objectives import PPOOptions
 from carellama.config.reader import to_flags
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.engine.base import Sampling
@@ -26,7 +26,7 @@ from carellama.records import Message
 from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.chunked_loss import token_logps
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.policy_gradient import (
     RunningMoments,
     adapt_kl_coefficient,
@@ -54,7 +54,7 @@ def configured(folder: Path, stage: str, **options: object):
         given |= {"max_new_tokens": 16, "temperature": 1, "top_p": 1, "top_k": 0, "learning_rate": 1e-3,
                   "per_device_eval_batch_size": 16}  # fmt: skip
     given |= options
-    return run_config(to_flags(given))
+    return run_options(to_flags(given))
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_rewards_hold_the_cost_of_kl_and_the_score_at_the_end():
 
 
 def test_the_gradient_is_the_policy_gradient_until_the_ratio_leaves_its_bounds():
-    how = PPOArguments(ppo_value_coef=0.5)
+    how = PPOOptions(ppo_value_coef=0.5)
     old = {name: torch.zeros(4) for name in ("logps", "values", "returns")}
     old["advantages"] = torch.tensor([1.0, -2.0, 1.0, -1.0])
     logps = torch.log(torch.tensor([1.0, 1.0, 1.3, 1.3])).requires_grad_()  # the ratios
@@ -122,7 +122,7 @@ def test_the_gradient_is_the_policy_gradient_until_the_ratio_leaves_its_bounds()
 
 def test_a_value_that_left_its_bounds_is_learned_from_the_bound():
     """Without the clip, a value that reached its return in one step would cost nothing."""
-    how = PPOArguments(ppo_value_clip=0.2)
+    how = PPOOptions(ppo_value_clip=0.2)
     old = {name: torch.zeros(1) for name in ("logps", "values", "advantages")} | {"returns": torch.ones(1)}
     losses = ppo_losses(torch.zeros(1), torch.ones(1), old, how)
     assert losses.value == pytest.approx((0.2 - 1) ** 2 / 2)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 import preloaded
-from carellama.config.engine import GeneratingArguments
+from carellama.config.engine import GenerationOptions
 from carellama.engine.base import Sampling
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.evaluate.predict import PREDICTIONS, RESULTS, TOO_LONG, predict
 from carellama.records import Chat, Message, Place
 
-SAMPLING = Sampling.of(GeneratingArguments(do_sample=False, max_new_tokens=40))
+SAMPLING = Sampling.of(GenerationOptions(do_sample=False, max_new_tokens=40))
 
 
 def chats(n: int = 5) -> list[Chat]:

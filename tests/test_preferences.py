@@ -12,11 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments
-from carellama.config.objectives import PreferenceArguments
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions
+from carellama.config.objectives import PreferenceOptions
 from carellama.config.reader import to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.convert import BadRecord
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.encode import Encoder
@@ -33,7 +33,7 @@ from carellama.train import run as runs
 from carellama.train.chunked_loss import record_logps
 from carellama.train.dpo import preference_loss
 from carellama.train.kto import mismatched_pairs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.reward_model import score_records
 from carellama.train.session import Session
 from conftest import make_model
@@ -53,7 +53,7 @@ def pairs_file(folder: Path, count: int = 48) -> Path:
     return path
 
 
-def config_of(folder: Path, model: Path, stage: str, data: Path, **options: object) -> RunConfig:
+def config_of(folder: Path, model: Path, stage: str, data: Path, **options: object) -> RunOptions:
     given = {
         "model_name_or_path": model, "dataset": data, "stage": stage, "output_dir": folder / "out",
         "data_cache_dir": folder / "cache", "do_train": True, "learning_rate": 1e-2, "num_train_epochs": 4,
@@ -61,7 +61,7 @@ def config_of(folder: Path, model: Path, stage: str, data: Path, **options: obje
         "bf16": False, "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True,
     }  # fmt: skip
     given |= options
-    return run_config(to_flags(given))
+    return run_options(to_flags(given))
 
 
 def logged(folder: Path, name: str) -> list[float]:
@@ -171,7 +171,7 @@ def test_gradients_of_chunked_log_probabilities_are_those_of_the_whole_softmax(e
         torch.testing.assert_close(one, grads[1][name], rtol=1e-3, atol=1e-5, msg=name)
 
 
-def by_hand(own, other, lengths, how: PreferenceArguments) -> list[float]:
+def by_hand(own, other, lengths, how: PreferenceOptions) -> list[float]:
     sigma = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
     beta, found = how.pref_beta, []
     for at in range(0, len(own), 2):
@@ -197,12 +197,12 @@ def by_hand(own, other, lengths, how: PreferenceArguments) -> list[float]:
 @pytest.mark.parametrize(
     "how",
     [
-        PreferenceArguments(),
-        PreferenceArguments(dpo_label_smoothing=0.2),
-        PreferenceArguments("ipo", pref_beta=0.5),
-        PreferenceArguments("hinge", pref_ftx=0.3),
-        PreferenceArguments("orpo"),
-        PreferenceArguments("simpo", pref_beta=2.0),
+        PreferenceOptions(),
+        PreferenceOptions(dpo_label_smoothing=0.2),
+        PreferenceOptions("ipo", pref_beta=0.5),
+        PreferenceOptions("hinge", pref_ftx=0.3),
+        PreferenceOptions("orpo"),
+        PreferenceOptions("simpo", pref_beta=2.0),
     ],
     ids=lambda how: how.pref_loss + ("+" if how.dpo_label_smoothing else ""),
 )
@@ -220,10 +220,10 @@ def test_losses_are_the_papers(how):
 
 def test_the_reference_is_the_model_without_its_new_adapter(encoder, tiny_folder):
     examples = rows_of(encoder(), *SOME)
-    arguments = ModelArguments(str(tiny_folder))
+    arguments = ModelOptions(str(tiny_folder))
     model = load_model(arguments, dtype="float32", attention=attention.register())
     before = plain_logps(model, examples)
-    model = apply_adapters(model, plan_adapters(arguments, FinetuningArguments(stage="dpo")))  # type: ignore[assignment]
+    model = apply_adapters(model, plan_adapters(arguments, FinetuningOptions(stage="dpo")))  # type: ignore[assignment]
     with torch.no_grad():
         for name, one in model.named_parameters():
             if "lora_B" in name:
@@ -235,7 +235,7 @@ def test_the_reference_is_the_model_without_its_new_adapter(encoder, tiny_folder
 
 
 def test_scores_in_a_row_are_those_of_transformers_alone(encoder, tiny_folder):
-    arguments = ModelArguments(str(tiny_folder))
+    arguments = ModelOptions(str(tiny_folder))
     model = load_model(arguments, dtype="float32", attention=attention.register(), kind="reward")
     model.config.pad_token_id = 0
     examples = rows_of(encoder(), *SOME)
@@ -273,13 +273,13 @@ def test_the_others_of_kto_keep_to_the_positions_of_the_model(tmp_path, tiny_tok
     ]  # fmt: skip
     data = tmp_path / "judged.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    options = {"per_device_train_batch_size": 4, "max_steps": 2, "val_size": 2, "do_eval": True}
-    config = config_of(tmp_path, folder, "kto", data, **options)
-    results = runs.run(config)
+    given = {"per_device_train_batch_size": 4, "max_steps": 2, "val_size": 2, "do_eval": True}
+    options = config_of(tmp_path, folder, "kto", data, **given)
+    results = runs.run(options)
     assert math.isfinite(results["train_loss"]) and math.isfinite(results["eval_loss"])
-    session = Session.open(config)
+    session = Session.open(options)
     assert session.prepared is not None
-    batch, _ = fit.largest_batch(session.config, session.prepared, padded=True)
+    batch, _ = fit.largest_batch(session.options, session.prepared, padded=True)
     assert max(batch.lengths) < max(batch.others) == 64, "plan counts the mismatched rows, within the positions"
 
 
@@ -289,7 +289,7 @@ def test_a_reward_model_learns_which_answer_is_better(tmp_path, tiny_folder):
     assert results["eval_accuracy"] > 0.9 and results["eval_samples"] == 12
     assert logged(tmp_path, "loss")[0] == pytest.approx(math.log(2), abs=0.3)
     model = load_model(
-        ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out")),
+        ModelOptions(str(tiny_folder), checkpoint_dir=str(tmp_path / "out")),
         dtype="float32", attention=None, kind="reward",
     )  # fmt: skip
     assert model.config.num_labels == 1
@@ -348,7 +348,7 @@ def test_a_reward_model_is_exported_for_transformers(tmp_path, tiny_folder):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     runs.run(config_of(tmp_path, tiny_folder, "rm", pairs_file(tmp_path), max_steps=4))
-    arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
+    arguments = ModelOptions(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
     parity = export_model(arguments, None, tmp_path / "export")
     assert parity.top1_agreement is None and parity.max_logit_difference < 1e-4
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
@@ -393,5 +393,5 @@ def test_judged_chats_are_records_that_keep_the_verdict(encoder):
 
 def test_simpo_is_a_margin_of_means():
     own = torch.tensor([-4.0, -4.0])
-    losses, *_ = preference_loss(own, None, torch.tensor([4.0, 2.0]), PreferenceArguments("simpo", pref_beta=1.0))
+    losses, *_ = preference_loss(own, None, torch.tensor([4.0, 2.0]), PreferenceOptions("simpo", pref_beta=1.0))
     assert float(losses) == pytest.approx(float(-F.logsigmoid(torch.tensor(-1.0 + 2.0 - 0.5))))

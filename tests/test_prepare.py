@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from carellama.config.reader import to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.convert import BadRecord
 from carellama.data.encoding import token_cache as cache
 from carellama.data.encoding.examples import Examples, metric_names
@@ -20,11 +20,11 @@ from carellama.errors import UserError
 from carellama.model.load import load_config, load_tokenizer
 from carellama.templates.template import get_template
 from carellama.train import run as runs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.session import Session
 
 
-def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
+def config_of(folder: Path, *datasets: object, **options: object) -> RunOptions:
     """The options of a run on these datasets, its caches in `folder`."""
     given = {
         "model_name_or_path": "tiny",
@@ -34,13 +34,13 @@ def config_of(folder: Path, *datasets: object, **options: object) -> RunConfig:
         "do_train": True,
     }
     given |= options
-    return run_config(to_flags(given))
+    return run_options(to_flags(given))
 
 
-def prepared(config: RunConfig, model_folder: Path) -> Any:
-    config = replace(config, model=replace(config.model, model_name_or_path=str(model_folder)))
-    tokenizer = load_tokenizer(config.model)
-    return prepare(config, tokenizer, get_template(config.data.template, tokenizer))
+def prepared(options: RunOptions, model_folder: Path) -> Any:
+    options = replace(options, model=replace(options.model, model_name_or_path=str(model_folder)))
+    tokenizer = load_tokenizer(options.model)
+    return prepare(options, tokenizer, get_template(options.data.template, tokenizer))
 
 
 def rows_file(folder: Path, name: str, count: int, long: tuple[int, ...] = (), bad: tuple[int, ...] = ()) -> Path:
@@ -121,9 +121,9 @@ def test_what_is_longer_than_the_model_takes_is_cut_and_counted_with_its_line(tm
     path = tmp_path / "long.jsonl"
     rows = [{"instruction": "Hello?", "output": "Yes. " * count} for count in (1, 2000)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    config = config_of(tmp_path, path, model_name_or_path=tiny_folder, cutoff_len=4096)
-    found = Session.open(config).prepared
-    assert max(found.train.lengths) == load_config(config.model).max_position_embeddings < 4096
+    options = config_of(tmp_path, path, model_name_or_path=tiny_folder, cutoff_len=4096)
+    found = Session.open(options).prepared
+    assert max(found.train.lengths) == load_config(options.model).max_position_embeddings < 4096
     assert [case["first"] for case in found.report.to_dict()[str(path)]["shortened"].values()] == [[f"{path}:2"]]
 
 
@@ -157,12 +157,12 @@ def test_no_usable_row_is_an_error_with_the_reason(tmp_path, tiny_folder):
 @pytest.mark.parametrize(("val_size", "held"), [(3, 3), (0.25, 3)])
 def test_whole_records_are_held_out(tmp_path, tiny_folder, names_in, val_size, held):
     path = rows_file(tmp_path, "a", 12, long=(1, 2, 3, 5, 8))
-    config = config_of(tmp_path, path, val_size=val_size, cutoff_len=100)
-    found = prepared(config, tiny_folder)
+    options = config_of(tmp_path, path, val_size=val_size, cutoff_len=100)
+    found = prepared(options, tiny_folder)
     train, out = Counter(names_in(found.train)), Counter(names_in(found.held_out))
     assert len(out) == held and not set(out) & set(train)
     assert set(out) | set(train) == {f"a{number}" for number in range(12)}
-    again = prepared(config, tiny_folder)
+    again = prepared(options, tiny_folder)
     assert names_in(again.held_out) == names_in(found.held_out)
 
 
@@ -319,8 +319,8 @@ def test_another_dataset_can_be_held_out(tmp_path, tiny_folder, names_in):
 
 
 def test_evaluation_alone_takes_everything(tmp_path, tiny_folder, names_in):
-    config = config_of(tmp_path, rows_file(tmp_path, "a", 4), do_train=False, do_eval=True)
-    assert names_in(prepared(config, tiny_folder).held_out) == ["a0", "a1", "a2", "a3"]
+    options = config_of(tmp_path, rows_file(tmp_path, "a", 4), do_train=False, do_eval=True)
+    assert names_in(prepared(options, tiny_folder).held_out) == ["a0", "a1", "a2", "a3"]
 
 
 def test_datasets_are_mixed_as_asked(tmp_path, tiny_folder, names_in):
@@ -409,10 +409,10 @@ def test_another_tokenizer_has_another_cache(tmp_path, tiny_folder, tiny_tokeniz
 
 
 def test_processes_that_wait_do_not_empty_the_cache(tmp_path, tiny_folder, encoded_rows, monkeypatch):
-    config = config_of(tmp_path, rows_file(tmp_path, "a", 5), overwrite_cache=True)
-    prepared(config, tiny_folder)
-    monkeypatch.setattr(type(config.training), "local_process_index", property(lambda self: 1))
-    prepared(config, tiny_folder)
+    options = config_of(tmp_path, rows_file(tmp_path, "a", 5), overwrite_cache=True)
+    prepared(options, tiny_folder)
+    monkeypatch.setattr(type(options.training), "local_process_index", property(lambda self: 1))
+    prepared(options, tiny_folder)
     assert encoded_rows() == 5
 
 
@@ -423,10 +423,10 @@ def test_an_interrupted_encoding_has_the_report_of_a_whole_one(tmp_path, tiny_fo
     monkeypatch.setattr(cache, "SHARD_BATCHES", 2)
     path = rows_file(tmp_path, "a", 30, long=(2, 20), bad=(1, 16, 29))
 
-    def config(name: str) -> RunConfig:
+    def options(name: str) -> RunOptions:
         return config_of(tmp_path, path, on_bad_record="skip", cutoff_len=100, data_cache_dir=tmp_path / name)
 
-    whole = prepared(config("whole"), tiny_folder)
+    whole = prepared(options("whole"), tiny_folder)
     encode, calls = RowEncoder.__call__, []
 
     def killed(self, rows):
@@ -437,9 +437,9 @@ def test_an_interrupted_encoding_has_the_report_of_a_whole_one(tmp_path, tiny_fo
 
     monkeypatch.setattr(RowEncoder, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
-        prepared(config("cut"), tiny_folder)
+        prepared(options("cut"), tiny_folder)
     calls.extend([1] * 9)
-    resumed = prepared(config("cut"), tiny_folder)
+    resumed = prepared(options("cut"), tiny_folder)
     assert resumed.report.to_dict() == whole.report.to_dict()
     assert [resumed.train[n][0].input_ids.tolist() for n in range(len(resumed.train))] == [
         whole.train[n][0].input_ids.tolist() for n in range(len(whole.train))
@@ -448,10 +448,10 @@ def test_an_interrupted_encoding_has_the_report_of_a_whole_one(tmp_path, tiny_fo
 
 def test_conversations_are_those_of_the_held_out_data(tmp_path):
     one, other = rows_file(tmp_path, "a", 4, bad=(1,)), rows_file(tmp_path, "b", 3)
-    config = config_of(tmp_path, one, eval_dataset=other)
-    assert [chat.response for chat in conversations(config)] == ["b0.", "b1.", "b2."]
-    config = config_of(tmp_path, one, on_bad_record="skip")
-    assert [chat.response for chat in conversations(config)] == ["a0.", "a2.", "a3."]
+    options = config_of(tmp_path, one, eval_dataset=other)
+    assert [chat.response for chat in conversations(options)] == ["b0.", "b1.", "b2."]
+    options = config_of(tmp_path, one, on_bad_record="skip")
+    assert [chat.response for chat in conversations(options)] == ["a0.", "a2.", "a3."]
 
 
 @pytest.mark.parametrize(
@@ -463,8 +463,8 @@ def test_conversations_are_those_of_the_held_out_data(tmp_path):
     ],
 )
 def test_no_row_of_a_real_file_is_lost(real_data, tmp_path, tiny_folder, name):
-    config = config_of(tmp_path, real_data / name, on_bad_record="skip", max_samples=300)
-    found = prepared(config, tiny_folder)
+    options = config_of(tmp_path, real_data / name, on_bad_record="skip", max_samples=300)
+    found = prepared(options, tiny_folder)
     (entry,) = found.report.datasets.values()
     assert entry.rows == entry.used + entry.skipped == 300 and entry.used > 270
     records = {int(record) for store in found.train.stores for record in store.records}

@@ -13,7 +13,7 @@ from transformers import TrainerControl
 
 from carellama import hardware
 from carellama.config.reader import to_flags
-from carellama.config.run import TrainingArguments
+from carellama.config.run import TrainingOptions
 from carellama.errors import UserError
 from carellama.train.arguments import build_arguments
 from carellama.train.progress import Progress, ThroughputCounter
@@ -77,7 +77,7 @@ def test_a_terminal_gets_one_live_line(monkeypatch):
 def test_trackers_are_checked_before_anything_is_loaded(tmp_path):
     def trackers(named: str | None, *, train: bool = True) -> object:
         words = {"output_dir": [str(tmp_path)], "do_train": [str(train)]}
-        return build_arguments(TrainingArguments(report_to=named), words).report_to
+        return build_arguments(TrainingOptions(report_to=named), words).report_to
 
     with pytest.raises(UserError, match=r"tensorbord.*tensorboard"):
         trackers("tensorbord")
@@ -91,7 +91,7 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from carellama.train import run as runs
-    from carellama.train.options import run_config
+    from carellama.train.options import run_options
 
     rows = [{"instruction": f"Question {number}?", "input": "", "output": "Rest."} for number in range(8)]
     (tmp_path / "chats.json").write_text(json.dumps(rows), encoding="utf-8")
@@ -99,7 +99,7 @@ def test_tensorboard_reads_what_a_run_wrote(tmp_path, tiny_folder):
         "model_name_or_path": tiny_folder, "dataset": tmp_path / "chats.json", "output_dir": tmp_path / "out",
         "data_cache_dir": tmp_path / "cache", "do_train": True, "max_steps": 2, "logging_steps": 1,
     }  # fmt: skip
-    runs.run(run_config(to_flags(given)))
+    runs.run(run_options(to_flags(given)))
     (folder,) = {file.parent for file in (tmp_path / "out/runs").rglob("events.*")}
     events = EventAccumulator(str(folder))
     events.Reload()

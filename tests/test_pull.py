@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
 from carellama.data.catalogue import fetch, hosts, pull
@@ -378,7 +378,7 @@ def test_what_is_missing_of_a_folder_is_said(tmp_path, monkeypatch, capsys):
 
 def test_both_spellings_of_from_are_options():
     for flag in ("--from", "--from_path"):
-        assert parse_options((ConvertArguments,), ["x", flag, "a"], "carellama", positional="name")[0].from_path == "a"
+        assert parse_options((ConvertOptions,), ["x", flag, "a"], "carellama", positional="name")[0].from_path == "a"
 
 
 def test_an_unknown_name_has_the_nearest():

@@ -20,9 +20,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.read import read_header
@@ -84,7 +84,7 @@ def gguf_file(written: dict[str, Written], tmp_path_factory: pytest.TempPathFact
     """The export of SmolLM2 as llama.cpp's own converter writes it, in 16 bits."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to_gguf, "model_home", lambda: tmp_path_factory.mktemp("gguf"))
-        return to_gguf.gguf_of(ModelArguments(str(written["smollm2"].folder)), "f16")
+        return to_gguf.gguf_of(ModelOptions(str(written["smollm2"].folder)), "f16")
 
 
 def read_all(reader: str, program: str, jobs: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -233,9 +233,9 @@ def test_the_openvino_engine_refuses_scaled_positions(gguf_files: dict[str, Path
     pytest.importorskip("openvino_genai")
     from carellama.engine.openvino.engine import load
 
-    model = ModelArguments(str(gguf_files["llama3 known f16"]))
+    model = ModelOptions(str(gguf_files["llama3 known f16"]))
     with pytest.raises(UserError, match=r"rope scaling.*--engine llamacpp"):
-        load(model, DataArguments(), EngineArguments(engine="openvino"))
+        load(model, DataOptions(), EngineOptions(engine="openvino"))
 
 
 @pytest.fixture(scope="module")

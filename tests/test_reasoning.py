@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.config.reader import to_flags
 from carellama.engine.base import Event, Piece, Reply, Sampling, Tool
 from carellama.engine.generate import stream as stream_of
@@ -20,7 +20,7 @@ from carellama.model.load import load_tokenizer
 from carellama.records import Chat, Message
 from carellama.templates.template import get_template
 from carellama.train import run as runs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from conftest import make_model, make_tokenizer
 from test_reasoning_templates import EMPTY, MARKS, QWEN3
 
@@ -119,13 +119,13 @@ def test_a_model_is_asked_as_its_records_taught_it(qwen: Path, tmp_path: Path, t
         "data_cache_dir": tmp_path / "cache", "do_train": True, "max_steps": 1, "per_device_train_batch_size": 4,
         "lora_target": "all", "bf16": False, "disable_tqdm": True, "save_strategy": "no",
     }  # fmt: skip
-    runs.run(run_config(to_flags(given)))
-    tokenizer = load_tokenizer(ModelArguments(str(qwen), checkpoint_dir=str(tmp_path / "out")))
+    runs.run(run_options(to_flags(given)))
+    tokenizer = load_tokenizer(ModelOptions(str(qwen), checkpoint_dir=str(tmp_path / "out")))
     served = get_template(None, tokenizer).render(ASKED, add_generation_prompt=True)
     assert served.endswith("<|im_start|>assistant\n" + ("" if thinks else EMPTY))
     plain = tokenizer.apply_chat_template(
         [{"role": "user", "content": "I cough."}], tokenize=False, add_generation_prompt=True
     )
     assert plain == served, "other programs render the same"
-    untouched = get_template(None, load_tokenizer(ModelArguments(str(qwen))))
+    untouched = get_template(None, load_tokenizer(ModelOptions(str(qwen))))
     assert untouched.render(ASKED, add_generation_prompt=True).endswith("<|im_start|>assistant\n")

@@ -18,7 +18,7 @@ DRIVER = """
 import json, os, random, signal, sys, time, traceback
 import peft, torch, transformers  # once: each run is a fork of this process
 from carellama.train import run as runs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 
 torch.set_num_threads(1)
 argv, output, kills = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -54,7 +54,7 @@ def once(folder, until=None, moment=0.0):
     if not child:
         code = 1
         try:
-            runs.run(run_config([*argv, "--output_dir", folder]))
+            runs.run(run_options([*argv, "--output_dir", folder]))
             code = 0
         except BaseException:
             traceback.print_exc()

@@ -11,13 +11,13 @@ import pytest
 
 from carellama.config.options import field_names
 from carellama.config.reader import to_flags
-from carellama.config.run import RUN_OPTIONS, RunConfig
+from carellama.config.run import RUN_OPTIONS, RunOptions
 from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.train import resume
 from carellama.train import run as runs
 from carellama.train.callbacks import SignalStopCallback
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 
 STOP = 3  # step that the first run ends at
 
@@ -29,13 +29,13 @@ def rows_file(folder: Path, words: str = "Rest.") -> Path:
     return path
 
 
-def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
+def config_of(folder: Path, model: Path, **options: Any) -> RunOptions:
     given = {
         "model_name_or_path": model, "dataset": folder / "rows.json", "output_dir": folder / "out", "do_train": True,
         "data_cache_dir": folder / "cache", "max_steps": 6, "save_steps": 1, "learning_rate": 1e-3, "bf16": False,
         "per_device_train_batch_size": 4, "logging_steps": 1, "report_to": "none", "lora_dropout": 0, "skip_plan": True,
     }  # fmt: skip
-    return run_config(to_flags(given | options))
+    return run_options(to_flags(given | options))
 
 
 def stop_early(monkeypatch: pytest.MonkeyPatch) -> None:

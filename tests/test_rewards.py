@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions
 from carellama.config.reader import to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_row
 from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
@@ -27,7 +27,7 @@ from carellama.model.adapters import apply_adapters
 from carellama.model.load import load_model
 from carellama.records import Message, Pair
 from carellama.templates.template import get_template
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.reward.model import check_reward, load_reward, load_scorer
 from carellama.train.reward.server import ServerReward
 from carellama.train.reward_model import score_records
@@ -39,11 +39,11 @@ ANSWERS: Any = ["Please see a doctor.", "Ignore it."]
 
 def made_adapter(base: Path, folder: Path, stage: Any, checkpoints: str | None = None) -> Path:
     """An adapter as a stage saves it, drawn at random."""
-    arguments = ModelArguments(str(base), checkpoint_dir=checkpoints)
+    arguments = ModelOptions(str(base), checkpoint_dir=checkpoints)
     kind: Any = "reward" if stage == "rm" else "causal"
     model = load_model(arguments, dtype="float32", attention=None, kind=kind)
     model = apply_adapters(  # type: ignore[assignment]
-        model, plan_adapters(arguments, FinetuningArguments(stage=stage, resume_lora_training=False))
+        model, plan_adapters(arguments, FinetuningOptions(stage=stage, resume_lora_training=False))
     )
     torch.manual_seed(len(str(folder)))
     with torch.no_grad():
@@ -60,24 +60,24 @@ def adapter(tmp_path_factory, tiny_folder) -> Path:
     return made_adapter(tiny_folder, tmp_path_factory.mktemp("reward") / "rm", "rm")
 
 
-def config_of(base: Path, reward: object, **options: object) -> RunConfig:
+def config_of(base: Path, reward: object, **options: object) -> RunOptions:
     given = {"model_name_or_path": base, "reward_model": reward, "dataset": "none", "stage": "ppo", "bf16": False,
              "do_train": True, "output_dir": "none"} | options  # fmt: skip
-    return run_config(to_flags(given))
+    return run_options(to_flags(given))
 
 
-def policy_of(config: RunConfig):
-    model = load_model(config.model, dtype="float32", attention=attention.register())
-    return apply_adapters(model, plan_adapters(config.model, config.finetuning))
+def policy_of(options: RunOptions):
+    model = load_model(options.model, dtype="float32", attention=attention.register())
+    return apply_adapters(model, plan_adapters(options.model, options.finetuning))
 
 
 def test_an_adapter_scores_on_the_policys_own_weights(adapter, tiny_folder, tiny_tokenizer):
-    config = config_of(tiny_folder, adapter)
-    check_reward(str(adapter), config, tiny_tokenizer)
-    policy = policy_of(config)
+    options = config_of(tiny_folder, adapter)
+    check_reward(str(adapter), options, tiny_tokenizer)
+    policy = policy_of(options)
     before = [name for name, _ in policy.named_parameters()]
-    shared: Any = load_reward(str(adapter), config, tiny_tokenizer, policy)
-    alone = load_reward(str(adapter), config, tiny_tokenizer)
+    shared: Any = load_reward(str(adapter), options, tiny_tokenizer, policy)
+    alone = load_reward(str(adapter), options, tiny_tokenizer)
     expected = alone([PROMPT] * 2, ANSWERS)
     assert expected[0] != expected[1] and shared([PROMPT] * 2, ANSWERS) == pytest.approx(expected, abs=1e-5)
     held = {one.data_ptr() for one in policy.parameters()}
@@ -93,8 +93,8 @@ def test_an_adapter_scores_on_the_policys_own_weights(adapter, tiny_folder, tiny
 
 
 def test_scores_are_those_that_the_stage_learned(adapter, tiny_folder, tiny_tokenizer):
-    config = config_of(tiny_folder, adapter)
-    score: Any = load_reward(str(adapter), config, tiny_tokenizer)
+    options = config_of(tiny_folder, adapter)
+    score: Any = load_reward(str(adapter), options, tiny_tokenizer)
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     examples = [one.tokens for one in encoder.encode([Pair(PROMPT, *ANSWERS)])]
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_scores_are_those_that_the_stage_learned(adapter, tiny_folder, tiny_toke
 
 def test_a_server_scores_as_a_training_does(adapter, tiny_folder, tiny_tokenizer):
     score: Any = load_scorer(
-        str(adapter), ModelArguments(str(tiny_folder), checkpoint_dir="of what is served", dtype="float32")
+        str(adapter), ModelOptions(str(tiny_folder), checkpoint_dir="of what is served", dtype="float32")
     )
     trained = load_reward(str(adapter), config_of(tiny_folder, adapter), tiny_tokenizer)
     assert score([PROMPT] * 2, ANSWERS) == pytest.approx(trained([PROMPT] * 2, ANSWERS), abs=1e-5)
@@ -132,12 +132,12 @@ def test_an_adapter_on_top_of_another_goes_with_it(tmp_path, tiny_folder, tiny_t
     first = made_adapter(tiny_folder, tmp_path / "sft", "sft")
     second = made_adapter(tiny_folder, tmp_path / "rm", "rm", checkpoints=str(first))
     name = f"{first},{second}"
-    config = config_of(tiny_folder, name, **({"checkpoint_dir": first} if merged == "first" else {}))
-    check_reward(name, config, tiny_tokenizer)
-    policy = policy_of(config)
-    score: Any = load_reward(name, config, tiny_tokenizer, policy)
-    model = load_model(ModelArguments(str(tiny_folder)), dtype="float32", attention=attention.register(), kind="reward")
-    arguments = ModelArguments(str(tiny_folder), checkpoint_dir=name)
+    options = config_of(tiny_folder, name, **({"checkpoint_dir": first} if merged == "first" else {}))
+    check_reward(name, options, tiny_tokenizer)
+    policy = policy_of(options)
+    score: Any = load_reward(name, options, tiny_tokenizer, policy)
+    model = load_model(ModelOptions(str(tiny_folder)), dtype="float32", attention=attention.register(), kind="reward")
+    arguments = ModelOptions(str(tiny_folder), checkpoint_dir=name)
     model = apply_adapters(model, plan_adapters(arguments))  # type: ignore[assignment]
     encoder = AnswerEncoder(Encoder(tiny_tokenizer, get_template(None, tiny_tokenizer), (400, 100, 500)))
     with torch.no_grad():
@@ -150,24 +150,24 @@ def test_an_adapter_on_top_of_another_goes_with_it(tmp_path, tiny_folder, tiny_t
 def test_a_single_adapter_brings_those_it_was_trained_on_top_of(tmp_path, tiny_folder, tiny_tokenizer):
     first = made_adapter(tiny_folder, tmp_path / "sft", "sft")
     second = made_adapter(tiny_folder, tmp_path / "rm", "rm", checkpoints=str(first))
-    config = config_of(tiny_folder, second)
-    alone = load_reward(str(second), config, tiny_tokenizer)([PROMPT], ANSWERS[:1])
+    options = config_of(tiny_folder, second)
+    alone = load_reward(str(second), options, tiny_tokenizer)([PROMPT], ANSWERS[:1])
     settings = {"model": {"checkpoint_dir": str(first)}, "data": {"template": None}}
     (second / "run.json").write_text(json.dumps({"settings": settings}), encoding="utf-8")
-    together = load_reward(f"{first},{second}", config, tiny_tokenizer)([PROMPT], ANSWERS[:1])
-    assert load_reward(str(second), config, tiny_tokenizer)([PROMPT], ANSWERS[:1]) == together != alone
+    together = load_reward(f"{first},{second}", options, tiny_tokenizer)([PROMPT], ANSWERS[:1])
+    assert load_reward(str(second), options, tiny_tokenizer)([PROMPT], ANSWERS[:1]) == together != alone
     first.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="sft is not there: give all of them"):
-        check_reward(str(second), config, tiny_tokenizer)
+        check_reward(str(second), options, tiny_tokenizer)
 
 
 def classifier(folder: Path, labels: int, tokens: int = 400) -> Path:
     from transformers import AutoModelForSequenceClassification
 
     torch.manual_seed(0)
-    config = make_model(vocabulary=tokens).config
-    config.num_labels = labels
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    options = make_model(vocabulary=tokens).config
+    options.num_labels = labels
+    AutoModelForSequenceClassification.from_config(options).save_pretrained(folder)
     return folder
 
 
@@ -176,20 +176,20 @@ def test_a_model_of_its_own_brings_its_tokenizer(tmp_path, tiny_folder, tiny_tok
     tokenizer = make_tokenizer()
     tokenizer.add_tokens(["asthma"])
     tokenizer.save_pretrained(folder)
-    config = config_of(tiny_folder, folder)
-    check_reward(str(folder), config, tiny_tokenizer)
-    score: Any = load_reward(str(folder), config, tiny_tokenizer)
+    options = config_of(tiny_folder, folder)
+    check_reward(str(folder), options, tiny_tokenizer)
+    score: Any = load_reward(str(folder), options, tiny_tokenizer)
     ids = score._encode([(Message("user", "asthma"),)], ["asthma"])[0].input_ids.tolist()
     assert ids.count(tokenizer.convert_tokens_to_ids("asthma")) == 2
     assert len(score([PROMPT] * 2, ANSWERS)) == 2
 
 
 def test_rewards_that_do_not_fit_are_refused_by_name(tmp_path, adapter, tiny_folder, tiny_tokenizer):
-    config = config_of(tiny_folder, adapter)
+    options = config_of(tiny_folder, adapter)
 
     def refused(folder: object, said: str) -> None:
         with pytest.raises(UserError, match=said) as error:
-            check_reward(str(folder), config, tiny_tokenizer)
+            check_reward(str(folder), options, tiny_tokenizer)
         assert "\n" not in str(error.value)
 
     other = made_adapter(tiny_folder, tmp_path / "other", "rm")
@@ -240,9 +240,9 @@ def server() -> Iterator[str]:
 def test_a_server_scores_conversations(server, tiny_folder, tiny_tokenizer, monkeypatch, caplog):
     monkeypatch.setenv("CARELLAMA_API_KEY", "mine")
     monkeypatch.setenv("OPENAI_API_KEY", "not for this server")
-    config = config_of(tiny_folder, server)
-    check_reward(server, config, tiny_tokenizer)
-    score: Any = load_reward(server, config, tiny_tokenizer)
+    options = config_of(tiny_folder, server)
+    check_reward(server, options, tiny_tokenizer)
+    score: Any = load_reward(server, options, tiny_tokenizer)
     assert score([PROMPT] * 40, ["a" * number for number in range(1, 41)]) == list(range(1, 41))
     assert [len(one["body"]["messages"]) for one in _Server.seen] == [1, 32, 8]
     assert _Server.seen[1]["body"]["messages"][0] == [
@@ -250,7 +250,7 @@ def test_a_server_scores_conversations(server, tiny_folder, tiny_tokenizer, monk
     ]  # fmt: skip
     assert {one["key"] for one in _Server.seen} == {"Bearer mine"}
     assert "are sent to" not in caplog.text
-    load_reward("https://score.example.org/v1/score", config, tiny_tokenizer)
+    load_reward("https://score.example.org/v1/score", options, tiny_tokenizer)
     assert "are sent to score.example.org" in caplog.text
 
 

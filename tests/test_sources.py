@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.datasets import load_datasets
 from carellama.errors import UserError
 
@@ -18,7 +18,7 @@ SCRIPT = "def rows(dataset_dir, split):\n    yield {'instruction': split, 'outpu
 
 
 def loaded(folder: Path, *names: str, **options):
-    return load_datasets(list(names) or ["d"], DataArguments(dataset_dir=str(folder), **options))
+    return load_datasets(list(names) or ["d"], DataOptions(dataset_dir=str(folder), **options))
 
 
 def folder_of(folder: Path, entry: dict | str, **files: str) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.datasets import load_datasets
 from carellama.data.stats import Stats, lines, measured, run, summary
 from carellama.data.view import GREEN, GREY, PLAIN
@@ -40,7 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_every_row_is_measured_or_counted(file: Path) -> None:
-    (dataset,) = load_datasets([str(file)], DataArguments())
+    (dataset,) = load_datasets([str(file)], DataOptions())
     stats = measured(dataset)
     assert (stats.rows, stats.usable, stats.skipped["empty question"]) == (3, 2, 1)
     assert stats.turns == {2: 1, 1: 1} and stats.with_system == 1

@@ -13,10 +13,10 @@ import pytest
 
 from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.reader import parse_options, to_flags
-from carellama.config.run import PlanArguments, RunConfig
+from carellama.config.run import PlanOptions, RunOptions
 from carellama.config.serve import CHAT_OPTIONS
 from carellama.train import run as runs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.plan import _without
 from carellama.train.recipe import Step, _next_command
 from carellama.train.summary import (
@@ -36,12 +36,12 @@ def rows_file(folder: Path) -> Path:
     return path
 
 
-def config_of(folder: Path, **options: Any) -> RunConfig:
+def config_of(folder: Path, **options: Any) -> RunOptions:
     given = {
         "model_name_or_path": "m", "dataset": rows_file(folder), "output_dir": folder / "out", "bf16": False,
         "do_train": True, "report_to": "none", "data_cache_dir": folder / "cache", "skip_plan": True,
     }  # fmt: skip
-    return run_config(to_flags(given | options))
+    return run_options(to_flags(given | options))
 
 
 EVALUATIONS = [
@@ -86,12 +86,12 @@ def test_a_training_ends_with_its_numbers_and_the_next_command(
     tmp_path: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Fault T8. Train, evaluate and predict in one run, with stdout no terminal."""
-    config = config_of(
+    options = config_of(
         tmp_path, model_name_or_path=tiny_folder, max_steps=4, logging_steps=2, eval_strategy="steps", eval_steps=2,
         save_steps=2, load_best_model_at_end=True, val_size=4, do_eval=True, do_predict=True,
         predict_with_generate=True, max_new_tokens=3, learning_rate=1e-3, plot_loss=True,
     )  # fmt: skip
-    results = runs.run(config, summary=True)
+    results = runs.run(options, summary=True)
     told = capsys.readouterr()
     lines = told.out.splitlines()
     assert lines[0].startswith(f"trained: sft on {tmp_path}/rows.json, {tiny_folder.name}, lora, 4 steps in 0:")
@@ -151,11 +151,11 @@ def test_the_next_command_names_the_checkpoints_that_make_the_model(
 
 
 def test_the_next_command_can_be_pasted(tmp_path: Path) -> None:
-    config = config_of(
+    options = config_of(
         tmp_path, model_name_or_path="my models/base", output_dir="out put", rope_scaling="linear", rope_factor=4,
         accept_licence=True, hf_auth_token="secret",
     )  # fmt: skip
-    chat, export = next_commands(config)
+    chat, export = next_commands(options)
     assert chat == (
         "carellama chat --model_name_or_path 'my models/base' --checkpoint_dir 'out put' --rope_scaling linear "
         "--rope_factor 4.0 --accept_licence true"
@@ -166,7 +166,7 @@ def test_the_next_command_can_be_pasted(tmp_path: Path) -> None:
 
 def test_a_plan_ends_with_the_training_that_it_is_of() -> None:
     words = "a.yaml --plan_steps 0 --stage sft --report=p.json --lora_rank 8".split()
-    assert _without(words, fields(PlanArguments)) == "a.yaml --stage sft --lora_rank 8".split()
+    assert _without(words, fields(PlanOptions)) == "a.yaml --stage sft --lora_rank 8".split()
 
 
 def test_a_recipe_ends_with_the_model_of_its_last_stage_that_answers() -> None:

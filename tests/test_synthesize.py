@@ -9,7 +9,7 @@ import pytest
 
 from carellama.batch.synthesize import Account, run, synthesize
 from carellama.batch.tasks import TASKS, doses, filled, prompts
-from carellama.config.data_commands import SynthesizeArguments
+from carellama.config.data_commands import SynthesizeOptions
 from carellama.config.reader import parse_options
 from carellama.data.convert import convert
 from carellama.data.readers import Row
@@ -31,9 +31,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def arguments(folder: Path, *flags: str, sources: str = "articles") -> SynthesizeArguments:
+def arguments(folder: Path, *flags: str, sources: str = "articles") -> SynthesizeOptions:
     argv = [str(folder / sources), "--output", str(folder / "x.jsonl"), "--parallel", "2", *flags]
-    return parse_options((SynthesizeArguments,), argv, "test", positional="sources")[0]
+    return parse_options((SynthesizeOptions,), argv, "test", positional="sources")[0]
 
 
 def rows(folder: Path) -> list[dict]:

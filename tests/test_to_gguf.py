@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
@@ -35,13 +35,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_is_taken_as_it_is(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "model.gguf"
     file.write_bytes(b"GGUF")
-    assert gguf_of(ModelArguments(str(file)), kind) == file
+    assert gguf_of(ModelOptions(str(file)), kind) == file
 
 
 @pytest.mark.parametrize(("option", "value"), [("quantization_bit", 4), ("rope_scaling", "linear")])
 def test_options_of_transformers_are_refused(option: str, value: Any) -> None:
     with pytest.raises(UserError, match=f"--{option}.*transformers"):
-        gguf_of(replace(ModelArguments("smollm2-135m"), **{option: value}), "f16")
+        gguf_of(replace(ModelOptions("smollm2-135m"), **{option: value}), "f16")
 
 
 def test_code_beside_a_model_is_kept_from_the_converter(tiny_folder: Path, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_was_refused_is_not_tried_again(cache: Path, tiny_folder: Path, mon
     monkeypatch.setattr(to_gguf, "_convert", convert)
     for _ in range(2):
         with pytest.raises(NotConvertible, match="no such architecture"):
-            gguf_of(ModelArguments(str(tiny_folder)), "f16")
+            gguf_of(ModelOptions(str(tiny_folder)), "f16")
     assert len(asked) == 1
 
 
@@ -141,7 +141,7 @@ def test_four_bits_are_near_and_the_rest_is_as_it_was(tmp_path: Path) -> None:
 def test_adapters_that_llama_cpp_does_not_know_are_refused(settings: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(settings)
     with pytest.raises(NotConvertible, match=f"{reason}.*--checkpoint_dir"):
-        lora_gguf_of(ModelArguments("smollm2-135m"), tmp_path)
+        lora_gguf_of(ModelOptions("smollm2-135m"), tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_answers_are_those_of_transformers(cache: Path, adapted) -> None:
     from carellama.engine.llamacpp.engine import LlamaCppEngine
 
     model, tokenizer, folder, adapter = adapted
-    arguments = ModelArguments(folder)
+    arguments = ModelOptions(folder)
     path, lora = gguf_of(arguments, "f16"), lora_gguf_of(arguments, adapter)
     engine = LlamaCppEngine(path, adapters={"ours": lora}, parallel=2, context_tokens=256, threads=1)
     answers: dict[str, list[list[int]]] = {"": [], "ours": []}

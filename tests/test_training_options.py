@@ -13,16 +13,16 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from carellama.config.reader import to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.errors import UserError
 from carellama.train import arguments
 from carellama.train import run as runs
 from carellama.train.grpo import GRPOTrainer
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from carellama.train.trainer import whole_records
 
 
-def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
+def config_of(folder: Path, model: Path, **options: Any) -> RunOptions:
     rows = [{"instruction": f"Question {n}?", "output": f"Answer {n}."} for n in range(6)]
     (folder / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
     given = {
@@ -30,7 +30,7 @@ def config_of(folder: Path, model: Path, **options: Any) -> RunConfig:
         "data_cache_dir": folder / "cache", "max_steps": 2, "bf16": False, "per_device_train_batch_size": 2,
         "report_to": "none", "skip_plan": True,
     }  # fmt: skip
-    return run_config(to_flags(given | options))
+    return run_options(to_flags(given | options))
 
 
 @pytest.mark.parametrize(
@@ -59,9 +59,9 @@ def test_a_metric_of_no_dataset_is_one_line(tmp_path: Path, tiny_folder: Path) -
 def test_what_drop_last_leaves_out_is_counted(
     tmp_path: Path, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    config = config_of(tmp_path, tiny_folder, dataloader_drop_last=True, per_device_train_batch_size=4)
+    options = config_of(tmp_path, tiny_folder, dataloader_drop_last=True, per_device_train_batch_size=4)
     with caplog.at_level(logging.WARNING, "carellama"):
-        runs.run(config)
+        runs.run(options)
     assert "--dataloader_drop_last: 2 of 6 examples are left out of each epoch" in caplog.messages
 
 
@@ -89,12 +89,12 @@ def test_grpo_learns_the_b_matrices_faster_with_loraplus(
     (tmp_path / "exam.jsonl").write_text(
         json.dumps({"question": "Odd?", "options": {"A": "yes", "B": "no"}, "answer": "A"}) + "\n", encoding="utf-8"
     )
-    config = config_of(
+    options = config_of(
         tmp_path, tiny_folder, stage="grpo", rewards="letter", dataset=tmp_path / "exam.jsonl", num_generations=2,
         loraplus_lr_ratio=16, learning_rate=1e-3, max_new_tokens=4,
     )  # fmt: skip
     with pytest.raises(ZeroDivisionError):
-        runs.run(config)
+        runs.run(options)
     assert {group["lr"] for group in made[0].param_groups if group["params"]} == {1e-3, 16e-3}
 
 

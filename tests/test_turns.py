@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.data.clean.deidentify import deidentified
 from carellama.data.convert import BadRecord, convert, texts_of
 from carellama.data.datasets import load_datasets
@@ -182,7 +182,7 @@ def test_files_with_tool_calls_are_read_by_their_own_format(tmp_path, name):
     }
     rows = files[name]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (dataset,) = load_datasets([str(tmp_path / "a.jsonl")], DataArguments())
+    (dataset,) = load_datasets([str(tmp_path / "a.jsonl")], DataOptions())
     records = [dataset.record(row) for row in dataset.rows()]
     assert len(records) == len(rows) and records[-1].tools[0].name == "weather"
     assert [message.role for message in records[-1].messages] == ["user", "assistant", "tool", "assistant"]

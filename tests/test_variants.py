@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions
 from carellama.config.reader import to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.prepare import prepare as prepare_data
 from carellama.errors import UserError
@@ -23,7 +23,7 @@ from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.causal import CausalTrainer
 from carellama.train.neftune import neftune_noise, record_lengths
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from conftest import make_model
 from test_attention import records
 
@@ -52,14 +52,14 @@ def rows_file(folder: Path) -> Path:
     return path
 
 
-def config_of(folder: Path, model: Path, output: str = "out", **options: object) -> RunConfig:
+def config_of(folder: Path, model: Path, output: str = "out", **options: object) -> RunOptions:
     given = {
         "model_name_or_path": model, "dataset": rows_file(folder), "output_dir": folder / output,
         "data_cache_dir": folder / "cache", "do_train": True, "learning_rate": 1e-2, "max_steps": 6,
         "per_device_train_batch_size": 8, "logging_steps": 1, "lora_dropout": 0, "lora_target": "all", "bf16": False,
         "lr_scheduler_type": "constant", "save_strategy": "no", "disable_tqdm": True, "use_cpu": True,
     } | options  # fmt: skip
-    return run_config(to_flags(given))
+    return run_options(to_flags(given))
 
 
 def losses(folder: Path) -> list[float]:
@@ -83,7 +83,7 @@ def test_a_kind_of_adapter_learns_comes_back_and_merges(name, tmp_path, tiny_fol
         config_of(tmp_path, tiny_folder, "again", checkpoint_dir=tmp_path / "out", do_train=False, do_eval=True)
     )
     assert again["eval_loss"] == pytest.approx(trained["eval_loss"], abs=2e-4)
-    arguments = ModelArguments(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
+    arguments = ModelOptions(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
     base = load_model(arguments, dtype="float32", attention=None)
     plain = logits(base)
     adapted = apply_adapters(base, plan_adapters(arguments))
@@ -97,8 +97,8 @@ def test_a_kind_of_adapter_learns_comes_back_and_merges(name, tmp_path, tiny_fol
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_new_adapter_changes_nothing_yet_and_leaves_the_base_frozen(name):
     settings = {key: value for key, value in VARIANTS[name].items() if key != "learning_rate"}
-    finetuning = FinetuningArguments(lora_target="all", lora_dropout=0.0, **settings)
-    model = apply_adapters(make_model(), plan_adapters(ModelArguments("tiny"), finetuning))
+    finetuning = FinetuningOptions(lora_target="all", lora_dropout=0.0, **settings)
+    model = apply_adapters(make_model(), plan_adapters(ModelOptions("tiny"), finetuning))
     torch.testing.assert_close(logits(model), logits(make_model()), atol=1e-4, rtol=1e-3)
     learned = [key for key, parameter in model.named_parameters() if parameter.requires_grad]
     assert learned and all(model.base_model.prefix in key for key in learned)  # type: ignore[operator]
@@ -112,16 +112,16 @@ def test_pissa_goes_on_as_if_it_had_not_stopped(tmp_path, tiny_folder):
     for file in ("adapter_model.safetensors", "adapter_config.json"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "resumed" / file).read_bytes()
     assert not (tmp_path / "whole/pissa.safetensors").exists()
-    config = json.loads((checkpoint / "adapter_config.json").read_text())
-    assert config["r"] == 16 and config["init_lora_weights"] is True and config["peft_type"] == "LORA"
+    options = json.loads((checkpoint / "adapter_config.json").read_text())
+    assert options["r"] == 16 and options["init_lora_weights"] is True and options["peft_type"] == "LORA"
 
 
 def test_lora_plus_gives_the_b_matrices_a_higher_rate(tmp_path, tiny_folder):
-    config = config_of(tmp_path, tiny_folder, loraplus_lr_ratio=16, weight_decay=0.01)
-    tokenizer = load_tokenizer(config.model)
-    model = apply_adapters(make_model(), plan_adapters(config.model, config.finetuning))
-    data = prepare_data(config, tokenizer, get_template(None, tokenizer))
-    trainer = CausalTrainer(config, model, tokenizer, data)
+    options = config_of(tmp_path, tiny_folder, loraplus_lr_ratio=16, weight_decay=0.01)
+    tokenizer = load_tokenizer(options.model)
+    model = apply_adapters(make_model(), plan_adapters(options.model, options.finetuning))
+    data = prepare_data(options, tokenizer, get_template(None, tokenizer))
+    trainer = CausalTrainer(options, model, tokenizer, data)
     trainer.create_optimizer()
     names = {id(parameter): key for key, parameter in model.named_parameters()}
     rates = {

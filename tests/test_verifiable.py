@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from carellama.config.objectives import GRPOArguments
+from carellama.config.objectives import GRPOOptions
 from carellama.data.encoding.prompts import numbered_passages
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
@@ -59,7 +59,7 @@ def test_any_text_gives_options_or_nothing(text):
 
 def scored(rewards: str, answers: list[str], **columns) -> list[float]:
     options = {key: columns.pop(key) for key in list(columns) if key.startswith(("format", "length"))}
-    (reward,) = load_rewards(GRPOArguments(rewards=rewards, **options)).values()
+    (reward,) = load_rewards(GRPOOptions(rewards=rewards, **options)).values()
     completions = [[{"role": "assistant", "content": answer}] for answer in answers]
     prompts = [[{"role": "user", "content": columns.pop("asked", "Hm?")}]] * len(answers)
     return list(reward(prompts=prompts, completions=completions, completion_ids=[[1]] * len(answers), **columns))  # type: ignore[arg-type]

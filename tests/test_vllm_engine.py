@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from carellama.config.data import DataArguments
-from carellama.config.engine import EngineArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import EngineOptions
 from carellama.config.environment import vllm_environment
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling, Unavailable, drain
 from carellama.engine.generate import generate
 from carellama.engine.generate import stream as stream_of
@@ -130,9 +130,9 @@ def loaded(folder: Path, template: str | None = None, checkpoints: str | None = 
         name: options.pop(name) for name in ("dtype", "quantization_bit", "rope_scaling") if name in options
     }
     return load(
-        ModelArguments(str(folder), checkpoint_dir=checkpoints, **model),
-        DataArguments(template=template),
-        EngineArguments(engine="vllm", **options),
+        ModelOptions(str(folder), checkpoint_dir=checkpoints, **model),
+        DataOptions(template=template),
+        EngineOptions(engine="vllm", **options),
     )
 
 

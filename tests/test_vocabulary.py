@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from carellama.config.commands import TokenizerArguments
-from carellama.config.data import DataArguments
-from carellama.config.model import ModelArguments
+from carellama.config.commands import TokenizerOptions
+from carellama.config.data import DataOptions
+from carellama.config.model import ModelOptions
 from carellama.data import vocabulary as pieces
 from carellama.engine.transformers.load import load as load_engine
 from carellama.errors import UserError
@@ -22,7 +22,7 @@ from carellama.export.merge import export_model
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.vocabulary import add_tokens, begin, grow, pieces_of, put, read_tokens
 from carellama.train import run as runs
-from carellama.train.options import run_config
+from carellama.train.options import run_options
 from conftest import CORPUS, make_model, make_tokenizer
 from test_variants import config_of
 
@@ -96,7 +96,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
     stored = load_file(tmp_path / "out/adapter_model.safetensors")
     rows = {key: weight for key, weight in stored.items() if ".lora_" not in key}
     assert {tuple(weight.shape) for weight in rows.values()} == {(3, 64)} and len(rows) == 1 + (not tied)
-    arguments = ModelArguments(str(folder), checkpoint_dir=str(tmp_path / "out"))
+    arguments = ModelOptions(str(folder), checkpoint_dir=str(tmp_path / "out"))
     tokenizer = load_tokenizer(arguments)
     assert all(len(pieces_of(tokenizer, term)) == 1 for term in TERMS)
     again = runs.run(config_of(tmp_path, folder, "again", dataset=chinese, checkpoint_dir=tmp_path / "out",
@@ -104,8 +104,8 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
     assert again["eval_loss"] == pytest.approx(trained["eval_loss"], abs=2e-4)
 
     export_model(arguments, None, tmp_path / "exported")
-    whole = load_model(ModelArguments(str(tmp_path / "exported")), dtype="float32", attention=None)
-    base = load_model(ModelArguments(str(folder)), dtype="float32", attention=None)
+    whole = load_model(ModelOptions(str(tmp_path / "exported")), dtype="float32", attention=None)
+    base = load_model(ModelOptions(str(folder)), dtype="float32", attention=None)
     weight = whole.get_input_embeddings().weight
     assert weight.shape[0] == 403 and torch.equal(weight[:400], base.get_input_embeddings().weight)  # type: ignore[arg-type]
     assert torch.equal(whole.get_output_embeddings().weight[:400], base.get_output_embeddings().weight)
@@ -116,7 +116,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
     begin(start, added)
     moved = (weight[400:] - start.get_input_embeddings().weight[400:]).abs().amax(1)
     assert (moved > 1e-3).all()
-    engine = load_engine(arguments, DataArguments())
+    engine = load_engine(arguments, DataOptions())
     assert engine.model.get_input_embeddings().weight.shape[0] == 403
 
 
@@ -139,7 +139,7 @@ def test_later_training_keeps_them_and_may_add_more(terms, chinese, tmp_path, ti
     learned = trained("d", "a", add_tokens=more, resume_lora_training=False, do_eval=True, eval_dataset=chinese)
     again = trained("e", "a", "d", do_train=False, do_eval=True)
     assert again["eval_loss"] == pytest.approx(learned["eval_loss"], abs=2e-4)
-    tokenizer = load_tokenizer(ModelArguments(str(tiny_folder), checkpoint_dir=f"{tmp_path / 'a'},{tmp_path / 'd'}"))
+    tokenizer = load_tokenizer(ModelOptions(str(tiny_folder), checkpoint_dir=f"{tmp_path / 'a'},{tmp_path / 'd'}"))
     assert len(tokenizer) == 404
     plain = trained("f", "a", resume_lora_training=False, do_eval=True, eval_dataset=chinese)  # no tokens of its own
     again = trained("g", "a", "f", do_train=False, do_eval=True)
@@ -183,7 +183,7 @@ def test_the_next_stage_begins_with_them(stage, tied, terms, chinese, tmp_path, 
     again = runs.run(config_of(tmp_path, folder, "again", **options, do_train=False, do_eval=True))
     if stage == "rm":
         assert again["eval_loss"] == pytest.approx(found["eval_loss"], abs=1e-3)
-        with_tokens = ModelArguments(str(folder), checkpoint_dir=options["checkpoint_dir"])
+        with_tokens = ModelOptions(str(folder), checkpoint_dir=options["checkpoint_dir"])
         assert len(load_tokenizer(with_tokens)) == 403
 
 
@@ -264,7 +264,7 @@ def test_learned_pieces_save_tokens_on_texts_held_out(tmp_path, tiny_folder, cap
     assert f"{account['per_1000'][0]:.1f} -> {account['per_1000'][1]:.1f}" in told
     command = shlex.split(told.splitlines()[-1].removeprefix("next: "))
     assert command[:4] == ["carellama", "train", "--stage", "pt"] and "--add_tokens" in command
-    assert run_config([*command[2:], "--do_train", "--bf16", "false"]).data.datasets
+    assert run_options([*command[2:], "--do_train", "--bf16", "false"]).data.datasets
     tokenizer = make_tokenizer()
     put(tokenizer, learned)
     text = "有糖尿病和高血压，头晕时请多喝水，量血压也请复查。"
@@ -285,4 +285,4 @@ def test_what_can_not_be_learned_from_is_said(tmp_path, tiny_folder):
     with pytest.raises(UserError, match="tokenizer train"):
         pieces.run(["learn", str(english)])
     with pytest.raises(UserError, match="--longest is 1"):
-        TokenizerArguments(names=["a"], model_name_or_path="b", longest=1)
+        TokenizerOptions(names=["a"], model_name_or_path="b", longest=1)

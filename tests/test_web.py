@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from carellama.assistant import Assistant
-from carellama.config.serve import WebArguments, credentials
+from carellama.config.serve import WebOptions, credentials
 from carellama.engine.base import Piece, PromptTooLong, Sampling, Unavailable, Unsupported
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
@@ -39,7 +39,7 @@ NUMBERS = (0.5, 0.9, 40, 100, 1.1)  # temperature, top_p, top_k, max_new_tokens,
 def page_of(engine: Any, system: str | None = None, **options: Any):
     from carellama.serve.page.web import Page
 
-    return Page(Assistant(engine, system, Sampling(64)), WebArguments(**options))
+    return Page(Assistant(engine, system, Sampling(64)), WebOptions(**options))
 
 
 def visitor(key: str = "a", **headers: str) -> Any:
@@ -203,7 +203,7 @@ def test_the_language_is_the_browsers_until_another_is_chosen() -> None:
 def test_the_page_warns_of_a_language_that_the_model_never_learned() -> None:
     from carellama.serve.page.web import Page
 
-    page = Page(Assistant(ScriptedEngine("--"), None, Sampling(64), ("en",)), WebArguments())
+    page = Page(Assistant(ScriptedEngine("--"), None, Sampling(64), ("en",)), WebOptions())
     assert page_words("zh")["other language"] in asked(page, "头痛怎么办？", language="zh")[-1][-3]
     assert page_words("en")["other language"] not in asked(page, "What is asthma?", "b")[-1][-3]
 
@@ -223,16 +223,16 @@ def test_what_a_browser_would_run_or_load_shows_as_text() -> None:
 def test_others_than_this_machine_need_a_password(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("CARELLAMA_WEB_PASSWORD", raising=False)
     for host in ("127.0.0.1", "localhost", "::1", "127.8.9.1"):
-        assert credentials(WebArguments(host=host)) is None
+        assert credentials(WebOptions(host=host)) is None
     for options in ({"host": "0.0.0.0"}, {"host": "::"}, {"host": "clinic.example"}, {"share": True}):
         with pytest.raises(UserError, match="CARELLAMA_WEB_PASSWORD"):
-            credentials(WebArguments(**options))
+            credentials(WebOptions(**options))
     file = tmp_path / "password"
     file.write_text(PASSWORD + "\n")
-    assert credentials(WebArguments(host="0.0.0.0", password_file=str(file))) == PASSWORD
+    assert credentials(WebOptions(host="0.0.0.0", password_file=str(file))) == PASSWORD
     monkeypatch.setenv("CARELLAMA_WEB_PASSWORD", "nurse:short")
     with pytest.raises(UserError, match="at least 8") as refused:
-        credentials(WebArguments(host="0.0.0.0"))
+        credentials(WebOptions(host="0.0.0.0"))
     assert "short" not in str(refused.value)
 
 
@@ -333,11 +333,11 @@ def test_a_client_talks_stops_and_leaves(served, tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from carellama.assistant import Assistant
-from carellama.config.serve import WebArguments
+from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.page.web import run
 
-run(Assistant(ScriptedEngine(lambda messages: "heard " + messages[-1].content)), WebArguments(port=0), None)
+run(Assistant(ScriptedEngine(lambda messages: "heard " + messages[-1].content)), WebOptions(port=0), None)
 """
 
 

@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from carellama.config.data import DataArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.model import ModelOptions
 from carellama.data import mixture as recipe
 from carellama.data import view
 from carellama.data import vocabulary as pieces
@@ -65,14 +65,14 @@ def test_models_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pull, "pull_adapter", lambda entry, model: tmp_path / "fetched")
-    model, data = with_named_weights(ModelArguments(RELEASED[0]), DataArguments())
+    model, data = with_named_weights(ModelOptions(RELEASED[0]), DataOptions())
     assert model.model_name_or_path == "meta-llama/Llama-2-7b-chat-hf" and data.template == "llama2"
     assert model.checkpoints == [str(tmp_path / "fetched")]
-    model, data = with_named_weights(ModelArguments("base", RELEASED[2]), DataArguments(template="vicuna"))
+    model, data = with_named_weights(ModelOptions("base", RELEASED[2]), DataOptions(template="vicuna"))
     assert (model.model_name_or_path, data.template) == ("base", "vicuna")
     assert model.checkpoints == [str(tmp_path / "fetched")]
     (tmp_path / RELEASED[0]).mkdir()
-    model, data = with_named_weights(ModelArguments(RELEASED[0]), DataArguments())
+    model, data = with_named_weights(ModelOptions(RELEASED[0]), DataOptions())
     assert (model.model_name_or_path, model.checkpoints, data.template) == (RELEASED[0], [], None)
 
 
@@ -171,7 +171,7 @@ call("export", ["--model_name_or_path", "base", "--checkpoint_dir", {RELEASED[2]
     done = of_hub(hub, tmp_path, program)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("fetching CareLlama2-7b-chat-sft-multi") == 1 and "academic use only" in done.stderr
-    adapted = apply_adapters(make_model(), plan_adapters(ModelArguments("x", checkpoint_dir=str(tmp_path / "adapter"))))
+    adapted = apply_adapters(make_model(), plan_adapters(ModelOptions("x", checkpoint_dir=str(tmp_path / "adapter"))))
     expected = logits(merge_adapters(adapted))
     for output in ("out", "third"):
         written = AutoModelForCausalLM.from_pretrained(tmp_path / output)

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
     from carellama.assistant import Assistant, Consultant
-    from carellama.config.consultation import ConsultArguments
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments, GeneratingArguments
-    from carellama.config.model import ModelArguments
-    from carellama.config.safety import SafetyArguments
+    from carellama.config.consultation import ConsultOptions
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions, GenerationOptions
+    from carellama.config.model import ModelOptions
+    from carellama.config.safety import SafetyOptions
     from carellama.safety.layer import SafetyLayer
 
 ABOUT = "Fine-tune, evaluate, export and serve medical language models. Models inform and refer; they do not diagnose."
@@ -194,13 +194,11 @@ def chat(argv: Sequence[str]) -> None:
 
 def ask(argv: Sequence[str]) -> None:
     """Answer the question of the command line, or of stdin."""
-    from carellama.config.commands import AskArguments
+    from carellama.config.commands import AskOptions
     from carellama.config.reader import parse_options
     from carellama.config.serve import CHAT_OPTIONS
 
-    *options, asked = parse_options(
-        (*CHAT_OPTIONS, AskArguments), argv, "carellama ask QUESTION", positional="question"
-    )
+    *options, asked = parse_options((*CHAT_OPTIONS, AskOptions), argv, "carellama ask QUESTION", positional="question")
     from carellama.serve import terminal
 
     question = terminal.read_question(asked.question)
@@ -211,10 +209,10 @@ def ask(argv: Sequence[str]) -> None:
 def web(argv: Sequence[str]) -> None:
     """Serve the web page until it is stopped."""
     from carellama.config.reader import parse_options
-    from carellama.config.serve import CHAT_OPTIONS, WebArguments, credentials
+    from carellama.config.serve import CHAT_OPTIONS, WebOptions, credentials
     from carellama.errors import need
 
-    *options, page = parse_options((*CHAT_OPTIONS, WebArguments), argv, "carellama web")
+    *options, page = parse_options((*CHAT_OPTIONS, WebOptions), argv, "carellama web")
     password = credentials(page)  # what is wrong with it shows before the weights are read
     need("gradio", extra="web", why="the web page")
     from carellama.serve.page import web as server
@@ -225,12 +223,12 @@ def web(argv: Sequence[str]) -> None:
 
 @contextmanager
 def _assistant(
-    model: ModelArguments,
-    data: PromptArguments,
-    generating: GeneratingArguments,
-    engine: EngineArguments,
-    safety: SafetyArguments,
-    consult: ConsultArguments,
+    model: ModelOptions,
+    data: PromptOptions,
+    generating: GenerationOptions,
+    engine: EngineOptions,
+    safety: SafetyOptions,
+    consult: ConsultOptions,
 ) -> Iterator[Assistant]:
     """Load the engine that the options name; close it afterwards."""
     _check_paths(model, engine)
@@ -253,7 +251,7 @@ def _assistant(
         assistant.close()
 
 
-def _check_paths(model: ModelArguments, engine: EngineArguments) -> None:
+def _check_paths(model: ModelOptions, engine: EngineOptions) -> None:
     """Answer a model that is not there before anything is loaded."""
     from carellama.model.paths import check_model
 
@@ -261,7 +259,7 @@ def _check_paths(model: ModelArguments, engine: EngineArguments) -> None:
         check_model(model, engine.adapter_folders)
 
 
-def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer | None:
+def _safety(options: SafetyOptions, *, with_model: bool = True) -> SafetyLayer | None:
     """Return the safety layer that the options ask for; without its guard model, to see whether its rules are right."""
     if options.safety == "off":
         return None
@@ -289,13 +287,13 @@ def _safety(options: SafetyArguments, *, with_model: bool = True) -> SafetyLayer
     )
 
 
-def _check_consult(consult: ConsultArguments, layer: SafetyLayer | None) -> None:
+def _check_consult(consult: ConsultOptions, layer: SafetyLayer | None) -> None:
     """Raise `UserError` for mode consult without the layer that finds emergencies."""
     if consult.mode == "consult" and layer is None:
         raise UserError("--mode consult stops at emergencies, which --safety off does not look for; take warn or on")
 
 
-def _consultant(assistant: Assistant, options: ConsultArguments) -> Consultant | None:
+def _consultant(assistant: Assistant, options: ConsultOptions) -> Consultant | None:
     """Return the assistant that asks before it advises; None where there is no safety layer."""
     from carellama.assistant import Consultant
     from carellama.consultation.interview import Interview

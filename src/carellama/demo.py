@@ -36,7 +36,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"  # beside src/ in a checkout
 
 
 @dataclass(frozen=True)
-class DemoArguments(Options):
+class DemoOptions(Options):
     """Options of the demo."""
 
     language: Literal["en", "zh"] = option("en: SmolLM2; zh: Gemma 3.", "en")
@@ -76,7 +76,7 @@ def data_digest() -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Do the demo."""
-    (arguments,) = parse_options([DemoArguments], argv, "carellama demo")
+    (arguments,) = parse_options([DemoOptions], argv, "carellama demo")
     if not (DATA / "dataset_info.json").exists():
         raise UserError(f"the demo needs the bundled data in {DATA}: run it from a checkout of CareLlama")
     language: str = arguments.language
@@ -98,13 +98,13 @@ def run(argv: Sequence[str]) -> None:
 def run_verb(verb: str, argv: list[str]) -> None:
     """Do what `carellama export`, or one run of training or evaluation, does."""
     from carellama.export.merge import main as export
-    from carellama.train.options import run_config
+    from carellama.train.options import run_options
     from carellama.train.run import run as run_all
 
     if verb == "export":
         export(argv)
     else:
-        run_all(run_config(argv))
+        run_all(run_options(argv))
 
 
 def show_table(folder: Path) -> None:

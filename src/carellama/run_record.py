@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import carellama
-from carellama.config.data import PromptArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import PromptOptions
+from carellama.config.model import ModelOptions
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.stages import STAGES
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes", "trl")
-Prompt = TypeVar("Prompt", bound=PromptArguments)
+Prompt = TypeVar("Prompt", bound=PromptOptions)
 OWN_FORMAT = "the tokenizer's own chat format"
 
 
@@ -83,13 +83,13 @@ def read_run(checkpoint: Path) -> dict[str, Any] | None:
     return None
 
 
-def run_records(model: ModelArguments) -> list[dict[str, Any]]:
+def run_records(model: ModelOptions) -> list[dict[str, Any]]:
     """Return the run.json of each of the `--checkpoint_dir` that has one, in order."""
     found = (read_run(Path(checkpoint).expanduser()) for checkpoint in model.checkpoints)
     return [record for record in found if record is not None]
 
 
-def template_for(model: ModelArguments, asked: str | None, adapters: Iterable[str] = ()) -> str | None:
+def template_for(model: ModelOptions, asked: str | None, adapters: Iterable[str] = ()) -> str | None:
     """Return the chat format to use with a model's checkpoints, by name; None: the tokenizer's own.
 
     Without `asked` it is the one that the last checkpoint was trained with. If `asked` is another one, it is used, and
@@ -122,7 +122,7 @@ def _trained_with(folder: str) -> tuple[str, str | None] | None:
     return folder, record.get("settings", {}).get("data", {}).get("template")
 
 
-def as_trained(model: ModelArguments, data: Prompt, adapters: Iterable[str] = ()) -> Prompt:
+def as_trained(model: ModelOptions, data: Prompt, adapters: Iterable[str] = ()) -> Prompt:
     """Return the options of the data with the chat format of `template_for`; warn of other positions.
 
     Every command that reads a checkpoint calls this once.
@@ -132,7 +132,7 @@ def as_trained(model: ModelArguments, data: Prompt, adapters: Iterable[str] = ()
     return data if chosen == data.template else replace(data, template=chosen)
 
 
-def check_positions(model: ModelArguments) -> None:
+def check_positions(model: ModelOptions) -> None:
     """Warn where the positions are stretched otherwise than in the last training."""
     now = (model.rope_scaling, model.rope_factor if model.rope_scaling else None)
     for record in run_records(model)[-1:]:

@@ -4,7 +4,7 @@
     stage.records, stage.examples_per_record        # (Pair,), 2
 
 Facts only. A new stage is a row here, a trainer in `carellama.train` (named in its `TRAINERS`), its options in
-`carellama.config`, and a test. What depends on a further option stays with that option (`RunConfig.has_reference`).
+`carellama.config`, and a test. What depends on a further option stays with that option (`RunOptions.has_reference`).
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from carellama.batch.clinical_rows import TextRow, input_digest, read_rows
 from carellama.batch.clinical_run import COLUMNS, TaskReport, TaskRunner, report_path
 from carellama.batch.clinical_tasks import NORMALIZE, ClinicalTask, find_task, load_task_file, load_tasks
 from carellama.batch.code_table import ICD10_CM, CodeTable
-from carellama.config.commands import TASK_OPTIONS, TaskArguments, TaskGeneratingArguments
-from carellama.config.data import PromptArguments
-from carellama.config.engine import EngineArguments
-from carellama.config.model import ModelArguments
+from carellama.config.commands import TASK_OPTIONS, TaskGenerationOptions, TaskOptions
+from carellama.config.data import PromptOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
 from carellama.config.reader import parse_options
 from carellama.data.file_type import data_suffix
 from carellama.data.readers import Row
@@ -73,11 +73,11 @@ def _show(task: ClinicalTask) -> None:
 
 
 def _run(
-    options: TaskArguments,
-    model: ModelArguments,
-    data: PromptArguments,
-    generating: TaskGeneratingArguments,
-    engine: EngineArguments,
+    options: TaskOptions,
+    model: ModelOptions,
+    data: PromptOptions,
+    generating: TaskGenerationOptions,
+    engine: EngineOptions,
 ) -> TaskReport:
     """Check all that needs no model, then load it and go through the rows."""
     name, path = options.words[0], Path(options.words[1])
@@ -120,7 +120,7 @@ def _prompt_of(path: str | None) -> str | None:
         raise UserError(f"cannot read --prompt {path}: {read_failure(error)}") from error
 
 
-def _check_options(options: TaskArguments, task: ClinicalTask) -> None:
+def _check_options(options: TaskOptions, task: ClinicalTask) -> None:
     """Refuse options that the task does not look at."""
     if task.name == NORMALIZE and not options.table:
         raise UserError(f"normalize needs --table FILE with code and name, or --table {ICD10_CM}")
@@ -132,7 +132,7 @@ def _check_options(options: TaskArguments, task: ClinicalTask) -> None:
         raise UserError(f"--reading_length: the prompt of {task.name} has no {{reading_length}}")
 
 
-def _check_columns(path: Path, options: TaskArguments, first: TextRow) -> None:
+def _check_columns(path: Path, options: TaskOptions, first: TextRow) -> None:
     """Refuse an input in which any row has a column that the output adds."""
     found: Iterable[tuple[object, Mapping[str, object]]] = [("the input", first.columns)]
     if path.is_file() and data_suffix(path.name) in (".json", ".jsonl", ".ndjson"):  # others: the same in all rows
@@ -144,7 +144,7 @@ def _check_columns(path: Path, options: TaskArguments, first: TextRow) -> None:
             )
 
 
-def _check_output(output: Path, options: TaskArguments) -> None:
+def _check_output(output: Path, options: TaskOptions) -> None:
     if output.is_dir() or output.suffix.lower() in (".csv", ".tsv", ".xlsx", ".xls"):
         raise UserError(f"--output {output}: rows are appended as JSON Lines; give the name of a .jsonl file")
     if output.exists() and output.samefile(options.words[1]):
@@ -173,13 +173,13 @@ def _is_report(path: Path) -> bool:
 
 
 def _settings(
-    options: TaskArguments,
+    options: TaskOptions,
     task: ClinicalTask,
     path: Path,
-    model: ModelArguments,
+    model: ModelOptions,
     template: str | None,
-    generating: TaskGeneratingArguments,
-    engine: EngineArguments,
+    generating: TaskGenerationOptions,
+    engine: EngineOptions,
     *,
     needs_model: bool,
 ) -> dict[str, object]:
@@ -204,7 +204,7 @@ def _settings(
     return found
 
 
-def _with_earlier(report: TaskReport, output: Path, options: TaskArguments) -> TaskReport:
+def _with_earlier(report: TaskReport, output: Path, options: TaskOptions) -> TaskReport:
     """The report with the tokens of earlier runs. `UserError` for an output that is of other options."""
     side = report_path(output)
     if options.overwrite or not output.exists() or not output.stat().st_size:

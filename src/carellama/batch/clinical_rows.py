@@ -1,6 +1,6 @@
 """The texts of `carellama task`: rows of a file with their columns, lines, whole files, or the files of a folder.
 
-    rows = read_rows(Path("reports.csv"), TaskArguments(["structure", "reports.csv"]))
+    rows = read_rows(Path("reports.csv"), TaskOptions(["structure", "reports.csv"]))
 
 A row that cannot be read, or has no text, is a row with an error: it is counted and written like the others.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from carellama.config.commands import TaskArguments
+from carellama.config.commands import TaskOptions
 from carellama.data.convert import BadRecord
 from carellama.data.documents.extract import CONVERTERS, text_of_document
 from carellama.data.file_type import data_suffix
@@ -35,7 +35,7 @@ class TextRow:
     error: str = ""
 
 
-def read_rows(path: Path, options: TaskArguments) -> Iterator[TextRow]:
+def read_rows(path: Path, options: TaskOptions) -> Iterator[TextRow]:
     """Yield the rows in their order. Raises `UserError` for an input that cannot be read, at the first row."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file or folder")
@@ -109,11 +109,11 @@ def _lines(path: Path) -> list[TextRow]:
     return [TextRow({"text": line}, line) for line in whole.text.split("\n") if line.strip()]
 
 
-def _given(options: TaskArguments) -> list[str]:
+def _given(options: TaskOptions) -> list[str]:
     return [part.strip() for part in (options.text_column or "").split(",") if part.strip()]
 
 
-def _text_columns(row: Row, path: str, options: TaskArguments) -> list[str]:
+def _text_columns(row: Row, path: str, options: TaskOptions) -> list[str]:
     names = list(row.fields)
     if given := _given(options):
         if missing := [name for name in given if name not in names]:

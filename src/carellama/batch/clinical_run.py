@@ -21,7 +21,7 @@ from carellama.batch.clinical_tasks import ClinicalTask
 from carellama.batch.clinical_work import Outcome, Request, RowError, Work, extract, normalize
 from carellama.batch.code_table import CodeTable
 from carellama.batch.output import AppendOnlyFile
-from carellama.config.commands import TaskArguments
+from carellama.config.commands import TaskOptions
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling, Unavailable
 from carellama.engine.generate import generate
@@ -90,7 +90,7 @@ class TaskRunner:
     def __init__(
         self,
         task: ClinicalTask,
-        options: TaskArguments,
+        options: TaskOptions,
         report: TaskReport,
         load: Callable[[], Engine] | None,
         sampling: Sampling,

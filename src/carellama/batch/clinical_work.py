@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from carellama.batch.clinical_tasks import BadReply, ClinicalTask, read_json_reply
 from carellama.batch.code_table import CodeTable, Entry, contrast, split_diagnoses
 from carellama.batch.text_checks import SourceText, check_result
-from carellama.config.commands import TaskArguments
+from carellama.config.commands import TaskOptions
 from carellama.engine.base import Reply
 from carellama.records import JSONObject, Message
 
@@ -52,7 +52,7 @@ Asking = Generator[Request, Reply, Value]
 Work = Asking[Outcome]
 
 
-def extract(task: ClinicalTask, text: str, language: str, options: TaskArguments) -> Work:
+def extract(task: ClinicalTask, text: str, language: str, options: TaskOptions) -> Work:
     """The result of a task on a text, with what its checks flag."""
     length = str(options.reading_length or READING_LENGTH)
     messages = task.messages(text, language, reading_length=length)
@@ -60,7 +60,7 @@ def extract(task: ClinicalTask, text: str, language: str, options: TaskArguments
     return Outcome(result, check_result(result, SourceText(text), task.checks))
 
 
-def normalize(task: ClinicalTask, text: str, language: str, options: TaskArguments, table: CodeTable) -> Work:
+def normalize(task: ClinicalTask, text: str, language: str, options: TaskOptions, table: CodeTable) -> Work:
     """The codes of the diagnoses of a text: exact names by the table alone, others by rules or by the model."""
     found: list[JSONObject] = []
     issues: list[dict[str, str]] = []
@@ -107,7 +107,7 @@ def _near_match(text: str, near: list[tuple[float, Entry]], min_score: float) ->
 
 
 def _picked(
-    task: ClinicalTask, text: str, language: str, options: TaskArguments, near: list[tuple[float, Entry]]
+    task: ClinicalTask, text: str, language: str, options: TaskOptions, near: list[tuple[float, Entry]]
 ) -> Asking[dict[str, object]]:
     """The entry that the model picks; it names a letter of the list, so that no other code can come of it."""
     near = [(score, entry) for score, entry in near if score >= MIN_CANDIDATE]

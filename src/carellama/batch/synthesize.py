@@ -17,7 +17,7 @@ from pathlib import Path
 from carellama.batch.output import Output, asked_in
 from carellama.batch.tasks import TASKS, Ask, Unusable, Work, version
 from carellama.batch.work_items import Piece, pieces, questions_of
-from carellama.config.data_commands import SynthesizeArguments
+from carellama.config.data_commands import SynthesizeOptions
 from carellama.config.environment import endpoint_key
 from carellama.config.reader import parse_options
 from carellama.disk import say, write_json
@@ -43,7 +43,7 @@ class Account:
         """Count something that no record comes of."""
         self.skipped.setdefault(reason, []).append(str(place))
 
-    def as_json(self, arguments: SynthesizeArguments) -> JSONObject:
+    def as_json(self, arguments: SynthesizeOptions) -> JSONObject:
         """The account as plain values; `cost` where prices were given."""
         found: dict[str, object] = {
             "task": arguments.task, "sources": arguments.sources, "prompts": version(),
@@ -54,7 +54,7 @@ class Account:
         cost = self.cost(arguments)
         return found if cost is None else found | {"cost": cost}
 
-    def cost(self, arguments: SynthesizeArguments) -> float | None:
+    def cost(self, arguments: SynthesizeOptions) -> float | None:
         """In the unit of the prices; None where a price that is needed was not given."""
         own_judge = not (arguments.judge_endpoint or arguments.judge_model_name_or_path)
         prices = (arguments.price_in, arguments.price_out)
@@ -82,9 +82,7 @@ class ActivePiece:
 
 def run(argv: Sequence[str]) -> None:
     """Load the engines, make the records, write and print the account."""
-    (arguments,) = parse_options(
-        (SynthesizeArguments,), argv, "carellama data synthesize SOURCES", positional="sources"
-    )
+    (arguments,) = parse_options((SynthesizeOptions,), argv, "carellama data synthesize SOURCES", positional="sources")
     output = Path(arguments.output)
     if output.exists() and not arguments.resume:  # before a model is loaded
         raise UserError(f"{output} is there already: give --resume to go on with it, or another --output")
@@ -95,7 +93,7 @@ def run(argv: Sequence[str]) -> None:
     synthesize(arguments, engine, name, judge, judge_name)
 
 
-def _engine(arguments: SynthesizeArguments, prefix: str = "") -> tuple[Engine, str]:
+def _engine(arguments: SynthesizeOptions, prefix: str = "") -> tuple[Engine, str]:
     """An engine and the name that stands in the records; `prefix`: of the options that name it."""
     names = ("endpoint", "model", "model_name_or_path")
     endpoint, model, path = (getattr(arguments, prefix + name) for name in names)
@@ -115,19 +113,19 @@ def _engine(arguments: SynthesizeArguments, prefix: str = "") -> tuple[Engine, s
         return made, model
     if model is not None:
         raise UserError(f"--{prefix}model is that of an endpoint; a local one is --{prefix}model_name_or_path")
-    from carellama.config.data import DataArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import DataOptions
+    from carellama.config.model import ModelOptions
     from carellama.engine.transformers.load import load
 
     assert path is not None
     own = not prefix  # the adapters and the template are those of the model that writes
-    local = ModelArguments(path, checkpoint_dir=arguments.checkpoint_dir if own else None)
-    data = as_trained(local, DataArguments(template=arguments.template if own else None))
+    local = ModelOptions(path, checkpoint_dir=arguments.checkpoint_dir if own else None)
+    data = as_trained(local, DataOptions(template=arguments.template if own else None))
     return load(local, data, batch_size=arguments.parallel), path
 
 
 def synthesize(
-    arguments: SynthesizeArguments, engine: Engine, name: str, judge: Engine | None = None, judge_name: str = ""
+    arguments: SynthesizeOptions, engine: Engine, name: str, judge: Engine | None = None, judge_name: str = ""
 ) -> Account:
     """Make the records with these engines; print and write the account, also when it ends before its time."""
     account = Account()
@@ -158,7 +156,7 @@ class _Maker:
     """Drives some pieces side by side: what they ask at the same step goes to the engine together."""
 
     def __init__(
-        self, arguments: SynthesizeArguments, account: Account, output: Output, engines: dict[str, Engine]
+        self, arguments: SynthesizeOptions, account: Account, output: Output, engines: dict[str, Engine]
     ) -> None:
         self.arguments, self.account, self.output, self.engines = arguments, account, output, engines
         self.names: dict[str, str] = {}
@@ -247,7 +245,7 @@ class _Maker:
         self.account.written += 1
 
 
-def _show(arguments: SynthesizeArguments, account: Account, output: Output) -> None:
+def _show(arguments: SynthesizeOptions, account: Account, output: Output) -> None:
     for reason, places in sorted(account.skipped.items(), key=lambda item: -len(item[1])):
         print(f"not written: {len(places)} x {reason} ({places[0]}{', ...' if len(places) > 1 else ''})")
     for of, (prompt, completion) in account.tokens.items():

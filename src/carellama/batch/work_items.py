@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import SynthesizeArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import SynthesizeOptions
 from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import load_datasets
 from carellama.data.documents.extract import SUFFIXES, documents
@@ -40,7 +40,7 @@ class Piece:
     language: str  # zh or en
 
 
-def pieces(arguments: SynthesizeArguments, skip: Skip) -> list[Piece]:
+def pieces(arguments: SynthesizeOptions, skip: Skip) -> list[Piece]:
     """The first `arguments.records` pieces. Memory: the passages. Raises `UserError` where there is none."""
     sources: dict[str, Text | Chat] = {}
     for source in _sources(arguments, skip):
@@ -77,7 +77,7 @@ def _language(source: Text | Chat, wanted: str) -> str:
     return "en" if language("\n".join(texts_of(source))) in ("en", "other") else "zh"
 
 
-def _sources(arguments: SynthesizeArguments, skip: Skip) -> Iterator[Text | Chat]:
+def _sources(arguments: SynthesizeOptions, skip: Skip) -> Iterator[Text | Chat]:
     if arguments.task in OF_PASSAGES:
         yield from _passages(arguments, skip)
         return
@@ -91,7 +91,7 @@ def _sources(arguments: SynthesizeArguments, skip: Skip) -> Iterator[Text | Chat
             skip("source: not a conversation", record.place)
 
 
-def _passages(arguments: SynthesizeArguments, skip: Skip) -> Iterator[Text]:
+def _passages(arguments: SynthesizeOptions, skip: Skip) -> Iterator[Text]:
     for name in arguments.sources:
         path = Path(name)
         if path.is_dir() or path.suffix.lower() in SUFFIXES:
@@ -111,7 +111,7 @@ def _passages(arguments: SynthesizeArguments, skip: Skip) -> Iterator[Text]:
 
 def _records(names: list[str], dataset_dir: str, skip: Skip) -> Iterator[Record]:
     """The usable records of datasets or files; the others are told to `skip`."""
-    for dataset in load_datasets(names, DataArguments(dataset_dir=dataset_dir)):
+    for dataset in load_datasets(names, DataOptions(dataset_dir=dataset_dir)):
         for row in dataset.rows():
             try:
                 yield dataset.record(row)

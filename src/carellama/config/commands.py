@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from carellama.config.data import PromptArguments
-from carellama.config.engine import EngineArguments, GeneratingArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import PromptOptions
+from carellama.config.engine import EngineOptions, GenerationOptions
+from carellama.config.model import ModelOptions
 from carellama.config.options import Options, option, split_commas
 from carellama.errors import UserError, lookup
 
@@ -22,7 +22,7 @@ LIMIT = 2**31 - 1  # what the database can hold
 
 
 @dataclass(frozen=True)
-class RecipeArguments(Options):
+class RecipeOptions(Options):
     """Which stages, and what is done again."""
 
     recipe: str = option("YAML file of the stages (first word).")
@@ -33,7 +33,7 @@ class RecipeArguments(Options):
 
 
 @dataclass(frozen=True)
-class ExportArguments(Options):
+class ExportOptions(Options):
     """Where and how a model is exported."""
 
     output_dir: str = option("Folder to write the model to.")
@@ -45,7 +45,7 @@ class ExportArguments(Options):
 
 
 @dataclass(frozen=True)
-class AskArguments(Options):
+class AskOptions(Options):
     """What is asked, and how the answer is given."""
 
     question: list[str] = option('The question, in the first words; "-": it is read from stdin.')
@@ -53,7 +53,7 @@ class AskArguments(Options):
 
 
 @dataclass(frozen=True)
-class TaskArguments(Options):
+class TaskOptions(Options):
     """Which task, on which texts, and where the rows go."""
 
     words: list[str] = option("NAME FILE: the task and its texts; or list; or show NAME (first words).")
@@ -91,7 +91,7 @@ class TaskArguments(Options):
 
 
 @dataclass(frozen=True)
-class TaskGeneratingArguments(GeneratingArguments):
+class TaskGenerationOptions(GenerationOptions):
     """How answers are sampled: by default the likeliest token, so that a text has one result."""
 
     temperature: float = option("0: always the likeliest token.", 0.0, at_least=0, at_most=2)
@@ -101,7 +101,7 @@ class TaskGeneratingArguments(GeneratingArguments):
 
 
 @dataclass(frozen=True)
-class ListModelsArguments(Options):
+class ListModelsOptions(Options):
     """How the models are listed."""
 
     field: bool = option(
@@ -112,7 +112,7 @@ class ListModelsArguments(Options):
 
 
 @dataclass(frozen=True)
-class ShowModelArguments(Options):
+class ShowModelOptions(Options):
     """Which model is shown."""
 
     name: str = option("Name of the model, or its hub id (first word).")
@@ -120,7 +120,7 @@ class ShowModelArguments(Options):
 
 
 @dataclass(frozen=True)
-class AddKeyArguments(Options):
+class AddKeyOptions(Options):
     """Whose key is made, and what it may do."""
 
     name: str = option("Whose key it is, as in ward3.")
@@ -151,7 +151,7 @@ class AddKeyArguments(Options):
 
 
 @dataclass(frozen=True)
-class ListKeysArguments(Options):
+class ListKeysOptions(Options):
     """How the keys are listed."""
 
     json: bool = option("Print JSON instead of a table.", default=False)
@@ -159,7 +159,7 @@ class ListKeysArguments(Options):
 
 
 @dataclass(frozen=True)
-class RevokeKeyArguments(Options):
+class RevokeKeyOptions(Options):
     """Which key is ended."""
 
     id: str = option("The key's id, as `keys list` shows it (first word).")
@@ -167,7 +167,7 @@ class RevokeKeyArguments(Options):
 
 
 @dataclass(frozen=True)
-class TokenizerArguments(Options):
+class TokenizerOptions(Options):
     """Which texts are learned from, for which tokenizer, and where the tokens go."""
 
     names: list[str] = option("Datasets (dataset_info.json, catalogue) or files (first words).")
@@ -182,7 +182,7 @@ class TokenizerArguments(Options):
 
 
 @dataclass(frozen=True)
-class LlamaArguments(Options):
+class LlamaOptions(Options):
     """Where the original weights are, and where the model folder goes."""
 
     input_dir: str = option(
@@ -196,5 +196,5 @@ class LlamaArguments(Options):
     overwrite_output_dir: bool = option("Replace an older model in the output folder.", default=False)
 
 
-EXPORT_OPTIONS = (ModelArguments, ExportArguments)
-TASK_OPTIONS = (TaskArguments, ModelArguments, PromptArguments, TaskGeneratingArguments, EngineArguments)
+EXPORT_OPTIONS = (ModelOptions, ExportOptions)
+TASK_OPTIONS = (TaskOptions, ModelOptions, PromptOptions, TaskGenerationOptions, EngineOptions)

@@ -13,7 +13,7 @@ DOCTORS = dict.fromkeys(("rules", "consult", "one-shot", "free"), True)
 
 
 @dataclass(frozen=True)
-class ConsultArguments(Options):
+class ConsultOptions(Options):
     """Whether the assistant asks before it advises, and how."""
 
     mode: Literal["answer", "consult"] = option(
@@ -36,7 +36,7 @@ class ConsultArguments(Options):
 
 
 @dataclass(frozen=True)
-class ConsultReportArguments(Options):
+class ConsultReportOptions(Options):
     """The conversation, and where its report goes."""
 
     conversation: list[str] = option(
@@ -57,7 +57,7 @@ class ConsultReportArguments(Options):
 
 
 @dataclass(frozen=True)
-class ConsultEvalArguments(Options):
+class ConsultEvalOptions(Options):
     """Which doctors talk to which patients, and where the figures go."""
 
     files: list[str] = option("Files of patient cards (first words), as in data/consultation.")

@@ -18,7 +18,7 @@ class Lengths(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PromptArguments(Options):
+class PromptOptions(Options):
     """How a conversation is written for the model."""
 
     template: str | None = option("Chat format by name; default: the tokenizer's own, else 'default'.", None)
@@ -26,7 +26,7 @@ class PromptArguments(Options):
 
 
 @dataclass(frozen=True)
-class DataArguments(PromptArguments):
+class DataOptions(PromptOptions):
     """Which data, how it is mixed, cut and checked."""
 
     dataset: str | None = option("Name(s) in dataset_info.json, or files, comma separated.", None)

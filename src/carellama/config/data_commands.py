@@ -10,7 +10,7 @@ from carellama.errors import UserError
 
 
 @dataclass(frozen=True)
-class ListArguments(Options):
+class ListOptions(Options):
     """Which datasets are listed."""
 
     stage: Literal["pt", "sft", "rm", "exam"] | None = option("Only those that this stage can use.", None)
@@ -18,14 +18,14 @@ class ListArguments(Options):
 
 
 @dataclass(frozen=True)
-class ShowArguments(Options):
+class ShowOptions(Options):
     """Which dataset is shown."""
 
     name: str = option("A dataset of the catalogue (first word).")
 
 
 @dataclass(frozen=True)
-class PullArguments(Options):
+class PullOptions(Options):
     """Which dataset is fetched, and from where."""
 
     name: str = option("A dataset of the catalogue (first word).")
@@ -40,7 +40,7 @@ class PullArguments(Options):
 
 
 @dataclass(frozen=True)
-class ConvertArguments(Options):
+class ConvertOptions(Options):
     """What is converted, and where the records go."""
 
     name: str = option("A dataset NAME or NAME:PART of the catalogue, or a file or folder (first word).")
@@ -53,7 +53,7 @@ class ConvertArguments(Options):
 
 
 @dataclass(frozen=True)
-class CheckArguments(Options):
+class CheckOptions(Options):
     """Which files are checked."""
 
     files: list[str] = option("Files, or folders of files (first words).")
@@ -66,7 +66,7 @@ class CheckArguments(Options):
 
 
 @dataclass(frozen=True)
-class MixArguments(Options):
+class MixOptions(Options):
     """Which recipe is mixed, and where to."""
 
     recipe: str = option("YAML file: which datasets, how much of each, and the seed (first word).")
@@ -82,7 +82,7 @@ class MixArguments(Options):
 
 
 @dataclass(frozen=True)
-class StatsArguments(Options):
+class StatsOptions(Options):
     """What is measured, and where the page goes."""
 
     names: list[str] = option("Datasets (dataset_info.json, catalogue) or files (first words).")
@@ -92,7 +92,7 @@ class StatsArguments(Options):
 
 
 @dataclass(frozen=True)
-class ViewArguments(Options):
+class ViewOptions(Options):
     """Which records are shown, and how."""
 
     name: str = option("A dataset (dataset_info.json, catalogue) or a file (first word).")
@@ -107,7 +107,7 @@ class ViewArguments(Options):
 
 
 @dataclass(frozen=True)
-class CleanArguments(Options):
+class CleanOptions(Options):
     """What is cleaned, what is taken out, and where the rest goes."""
 
     names: list[str] = option("Datasets (dataset_info.json, catalogue) or files (first words).")
@@ -143,7 +143,7 @@ class CleanArguments(Options):
 
 
 @dataclass(frozen=True)
-class SynthesizeArguments(Options):
+class SynthesizeOptions(Options):
     """What is made of which texts, by which model, and where it goes."""
 
     sources: list[str] = option("Documents, folders of them, or files of records or dataset names (first words).")

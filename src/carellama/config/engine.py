@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from carellama.config.data import PromptArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import PromptOptions
+from carellama.config.model import ModelOptions
 from carellama.config.options import Options, option, split_commas
 from carellama.errors import UserError
 
@@ -14,7 +14,7 @@ LEAST_CONTEXT = 64  # tokens: a chat format alone takes some thirty
 
 
 @dataclass(frozen=True)
-class GeneratingArguments(Options):
+class GenerationOptions(Options):
     """How answers are sampled."""
 
     do_sample: bool = option("Sample; false: always the likeliest token.", default=True)
@@ -28,7 +28,7 @@ class GeneratingArguments(Options):
 
 
 @dataclass(frozen=True)
-class EngineArguments(Options):
+class EngineOptions(Options):
     """What runs the model."""
 
     engine: Literal["auto", "transformers", "llamacpp", "openvino", "openai", "vllm"] = option(
@@ -83,4 +83,4 @@ class EngineArguments(Options):
             raise UserError("--engine openai needs --endpoint, as in http://localhost:8000/v1")
 
 
-ANSWER_OPTIONS = (ModelArguments, PromptArguments, GeneratingArguments, EngineArguments)
+ANSWER_OPTIONS = (ModelOptions, PromptOptions, GenerationOptions, EngineOptions)

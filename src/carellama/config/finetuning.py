@@ -12,7 +12,7 @@ from carellama.stages import STAGES
 
 
 @dataclass(frozen=True)
-class FinetuningArguments(Options):
+class FinetuningOptions(Options):
     """What is trained, and how."""
 
     stage: Literal["pt", "sft", "rm", "dpo", "kto", "ppo", "grpo"] = option(

@@ -1,6 +1,6 @@
 """`--help`: the options of a command in groups, a line or two each, without loading a library.
 
-    print(format_help((ModelArguments, DataArguments), "carellama chat"))
+    print(format_help((ModelOptions, DataOptions), "carellama chat"))
     print(training_help(groups, "carellama train", stage="dpo"))     # its own options, and the usual training flags
 
 The training flags of transformers are read from its source as syntax: importing it takes seconds.

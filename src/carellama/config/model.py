@@ -9,7 +9,7 @@ from carellama.config.options import Options, option, split_commas
 
 
 @dataclass(frozen=True)
-class ModelArguments(Options):
+class ModelOptions(Options):
     """Which model, in which precision, with which checkpoints on top."""
 
     model_name_or_path: str = option(
@@ -42,7 +42,7 @@ class ModelArguments(Options):
 
 
 @dataclass(frozen=True)
-class TrainedModelArguments(ModelArguments):
+class TrainedModelOptions(ModelOptions):
     """Which model, in which precision, with which checkpoints on top, and its attention in training."""
 
     attention: Literal["auto", "packed", "padded", "eager", "sdpa", "flash_attention_2", "flex_attention"] = option(

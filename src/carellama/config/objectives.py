@@ -23,7 +23,7 @@ REFERENCE_FREE = ("orpo", "simpo")  # losses of dpo that compare with no other m
 
 
 @dataclass(frozen=True)
-class PreferenceArguments(Options):
+class PreferenceOptions(Options):
     """How preferences are learned: stages dpo and kto."""
 
     pref_loss: Literal["sigmoid", "ipo", "hinge", "orpo", "simpo"] = option(
@@ -50,7 +50,7 @@ class PreferenceArguments(Options):
 
 
 @dataclass(frozen=True)
-class RewardArguments(Options):
+class RewardOptions(Options):
     """Who scores the answers that a model gives while it is trained."""
 
     reward_model: str | None = option(
@@ -62,7 +62,7 @@ class RewardArguments(Options):
 
 
 @dataclass(frozen=True)
-class PPOArguments(Options):
+class PPOOptions(Options):
     """How the policy is improved by scores: stage ppo. The defaults are those of Stiennon et al. 2020."""
 
     ppo_buffer_size: int = option(
@@ -86,7 +86,7 @@ class PPOArguments(Options):
 
 
 @dataclass(frozen=True)
-class GRPOArguments(Options):
+class GRPOOptions(Options):
     """How a model learns from rewards of its own answers: stage grpo."""
 
     rewards: str | None = option(
@@ -189,7 +189,7 @@ READ_BY: dict[str, tuple[str, ...]] = {  # option -> the stages that read it, wh
     **dict.fromkeys(("pref_loss", "pref_ftx", "dpo_label_smoothing", "simpo_gamma"), ("dpo",)),
     "pref_beta": ("dpo", "kto"),
     **dict.fromkeys(("kto_chosen_weight", "kto_rejected_weight"), ("kto",)),
-    **dict.fromkeys(field_names(PPOArguments), ("ppo",)),
-    **dict.fromkeys(field_names(GRPOArguments), ("grpo",)),
+    **dict.fromkeys(field_names(PPOOptions), ("ppo",)),
+    **dict.fromkeys(field_names(GRPOOptions), ("grpo",)),
     "mask_history": ("sft",),
 }

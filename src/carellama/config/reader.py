@@ -200,7 +200,7 @@ def owner_of(name: str) -> str:
         "export": (commands.EXPORT_OPTIONS, None),
         "chat": (serve.CHAT_OPTIONS, None),
         "api": (serve.API_OPTIONS, None),
-        "web": ((serve.WebArguments,), None),
+        "web": ((serve.WebOptions,), None),
     }
     for verb, (groups, training) in owners.items():
         if Reader(groups, verb, training).name_of(name.lstrip("-")) is not None:

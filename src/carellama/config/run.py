@@ -1,7 +1,7 @@
 """The options of a run: the groups of 2023 as dataclasses, and transformers' training flags beside them.
 
-    from carellama.train.options import run_config
-    config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
+    from carellama.train.options import run_options
+    config = run_options(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
 
 The flags of transformers are words here; `carellama.train.arguments` makes its arguments of them. Loads no library.
 """
@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from carellama.config.data import DataArguments
-from carellama.config.engine import GeneratingArguments
+from carellama.config.data import DataOptions
+from carellama.config.engine import GenerationOptions
 from carellama.config.environment import world
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import TrainedModelArguments
-from carellama.config.objectives import GRPOArguments, PPOArguments, PreferenceArguments, RewardArguments
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import TrainedModelOptions
+from carellama.config.objectives import GRPOOptions, PPOOptions, PreferenceOptions, RewardOptions
 from carellama.config.options import Options, option
 from carellama.hardware import has_gpu
 from carellama.stages import STAGES, Stage
@@ -38,7 +38,7 @@ ROW_TOKENS = 768  # whose products are about as fast as those of more
 
 
 @dataclass(frozen=True)
-class TrainingArguments(Options):
+class TrainingOptions(Options):
     """Training flags of our own, and those of transformers that have another default here."""
 
     overwrite_output_dir: bool = option("Write into an output folder that already holds a finished run.", default=False)
@@ -71,28 +71,28 @@ OWN = ("overwrite_output_dir", "resume_changed", "skip_plan", "row_tokens")  # w
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunOptions:
     """All groups of one run of `train`, `predict` or `eval`."""
 
-    model: TrainedModelArguments
-    data: DataArguments
-    finetuning: FinetuningArguments
-    generating: GeneratingArguments
-    preference: PreferenceArguments
-    reward: RewardArguments
-    ppo: PPOArguments
-    grpo: GRPOArguments
-    own: TrainingArguments  # training flags of our own
+    model: TrainedModelOptions
+    data: DataOptions
+    finetuning: FinetuningOptions
+    generating: GenerationOptions
+    preference: PreferenceOptions
+    reward: RewardOptions
+    ppo: PPOOptions
+    grpo: GRPOOptions
+    own: TrainingOptions  # training flags of our own
     training: Training
     asked: Mapping[str, str] = field(default_factory=dict)  # what was given, as it was written
 
     @classmethod
-    def of(cls, groups: Sequence[Any], training: Training, asked: Mapping[str, str]) -> RunConfig:
+    def of(cls, groups: Sequence[Any], training: Training, asked: Mapping[str, str]) -> RunOptions:
         """Put the instances of `RUN_OPTIONS` and transformers' arguments together."""
         names = [group.name for group in dataclasses.fields(cls)]
         return cls(**dict(zip(names, groups, strict=False)), training=training, asked=asked)
 
-    def with_training(self, **changes: object) -> RunConfig:
+    def with_training(self, **changes: object) -> RunOptions:
         """Return the options with other training flags; transformers' own checks do not run again."""
         training = copy.copy(self.training)
         for name, value in changes.items():
@@ -133,25 +133,25 @@ class RunConfig:
 
 
 RUN_OPTIONS = (
-    TrainedModelArguments, DataArguments, FinetuningArguments, GeneratingArguments, PreferenceArguments,
-    RewardArguments, PPOArguments, GRPOArguments, TrainingArguments,
+    TrainedModelOptions, DataOptions, FinetuningOptions, GenerationOptions, PreferenceOptions,
+    RewardOptions, PPOOptions, GRPOOptions, TrainingOptions,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class PlanArguments(Options):
+class PlanOptions(Options):
     """What is measured, and where it is written."""
 
     plan_steps: int = option("Steps that are made and timed where the memory is enough; 0: none.", 3, at_least=0)
     report: str | None = option("JSON file to write the plan to.", None)
 
 
-def settings_of(config: RunConfig) -> dict[str, Any]:
+def settings_of(options: RunOptions) -> dict[str, Any]:
     """All settings as plain values, for run.json; tokens are left out."""
-    names = [group.name for group in dataclasses.fields(RunConfig) if group.name not in ("own", "training", "asked")]
-    values = {name: dataclasses.asdict(getattr(config, name)) for name in names}
+    names = [group.name for group in dataclasses.fields(RunOptions) if group.name not in ("own", "training", "asked")]
+    values = {name: dataclasses.asdict(getattr(options, name)) for name in names}
     values["model"].pop("hf_auth_token")
     values["data"].pop("window")
-    training = config.training.to_dict() | {name: getattr(config.own, name) for name in OWN}
+    training = options.training.to_dict() | {name: getattr(options.own, name) for name in OWN}
     values["training"] = {key: value for key, value in training.items() if not key.endswith("_token")}
     return values

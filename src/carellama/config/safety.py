@@ -33,7 +33,7 @@ def classifier_field() -> Any:
 
 
 @dataclass(frozen=True)
-class GuardArguments(Options):
+class GuardOptions(Options):
     """What judges requests besides the rules that CareLlama ships."""
 
     safety_rules: str | None = rules_field()
@@ -57,7 +57,7 @@ class GuardArguments(Options):
 
 
 @dataclass(frozen=True)
-class GuardEvalArguments(GuardArguments):
+class GuardEvalOptions(GuardOptions):
     """What is measured, and by which requests."""
 
     files: list[str] = option("Files of requests (first words), as data/guard/dev.jsonl.", required=True)
@@ -104,7 +104,7 @@ class ClassifierTrainOptions(Options):
 
 
 @dataclass(frozen=True)
-class GuardTrainArguments(ClassifierTrainOptions):
+class GuardTrainOptions(ClassifierTrainOptions):
     """What the guard's classifier learns from, and where its weights go."""
 
     files: list[str] = option("Files of requests (first words), as `guard eval` reads them.")
@@ -119,7 +119,7 @@ class GuardTrainArguments(ClassifierTrainOptions):
 
 
 @dataclass(frozen=True)
-class SafetyArguments(GuardArguments):
+class SafetyOptions(GuardOptions):
     """What stands beside the model."""
 
     safety: Literal["off", "warn", "on"] = option(
@@ -133,7 +133,7 @@ class SafetyArguments(GuardArguments):
 
 
 @dataclass(frozen=True)
-class SafetyEvalArguments(Options):
+class SafetyEvalOptions(Options):
     """What is measured, and by which texts."""
 
     files: list[str] = option("Files of cases (first words): vignettes, CSV with text and label, ...")
@@ -161,7 +161,7 @@ class SafetyEvalArguments(Options):
 
 
 @dataclass(frozen=True)
-class SafetyTrainArguments(ClassifierTrainOptions):
+class SafetyTrainOptions(ClassifierTrainOptions):
     """What the classifier learns from, and where its weights go."""
 
     files: list[str] = option("Files of cases (first words), as `safety eval` reads them.")
@@ -183,7 +183,7 @@ class SafetyTrainArguments(ClassifierTrainOptions):
 
 
 @dataclass(frozen=True)
-class SafetyCheckArguments(Options):
+class SafetyCheckOptions(Options):
     """Which rules are checked."""
 
     files: list[str] = option("Files of rules (first words); none: those that CareLlama ships.", [])

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from carellama.config.consultation import ConsultArguments
-from carellama.config.data import PromptArguments
-from carellama.config.engine import ANSWER_OPTIONS, EngineArguments
+from carellama.config.consultation import ConsultOptions
+from carellama.config.data import PromptOptions
+from carellama.config.engine import ANSWER_OPTIONS, EngineOptions
 from carellama.config.environment import web_password
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.config.options import Options, option, split_commas
-from carellama.config.safety import SafetyArguments
+from carellama.config.safety import SafetyOptions
 from carellama.errors import UserError
 
 MODEL = "carellama"  # the name of the model in requests; an adapter's is carellama:NAME
@@ -47,7 +47,7 @@ class ServerOptions(Options):
 
 
 @dataclass(frozen=True)
-class ApiArguments(ServerOptions):
+class ApiOptions(ServerOptions):
     """Where the server listens, what it takes, and what a request that leaves it out gets."""
 
     host: str = option("Address to listen at; another than loopback needs keys.", "127.0.0.1")
@@ -137,7 +137,7 @@ def is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True)
-class WebArguments(ServerOptions):
+class WebOptions(ServerOptions):
     """Where the page is, who may use it, and how much of it."""
 
     host: str = option("Address; others than this machine's own need a password (see below).", "127.0.0.1")
@@ -154,7 +154,7 @@ class WebArguments(ServerOptions):
     ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
 
 
-def credentials(arguments: WebArguments) -> str | None:
+def credentials(arguments: WebOptions) -> str | None:
     """Return `user:password` that visitors have to give; None: nobody is asked.
 
     A password is no option, since all users of a machine see the words of a command. Raises `UserError` where one is
@@ -181,5 +181,5 @@ def credentials(arguments: WebArguments) -> str | None:
 
 
 # of commands that talk with a person, and of the server
-CHAT_OPTIONS = (*ANSWER_OPTIONS, SafetyArguments, ConsultArguments)
-API_OPTIONS = (ModelArguments, PromptArguments, EngineArguments, SafetyArguments, ConsultArguments, ApiArguments)
+CHAT_OPTIONS = (*ANSWER_OPTIONS, SafetyOptions, ConsultOptions)
+API_OPTIONS = (ModelOptions, PromptOptions, EngineOptions, SafetyOptions, ConsultOptions, ApiOptions)

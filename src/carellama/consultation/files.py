@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from carellama.config.consultation import ConsultReportArguments
+from carellama.config.consultation import ConsultReportOptions
 from carellama.config.reader import parse_options
 from carellama.config.safety import split_files
 from carellama.consultation.interview import Interview
@@ -83,7 +83,7 @@ def _message(row: object, place: str) -> Message:
 def report(argv: Sequence[str]) -> None:
     """Write the report of a saved conversation."""
     (options,) = parse_options(
-        (ConsultReportArguments,), argv, "carellama consult report FILE", positional="conversation"
+        (ConsultReportOptions,), argv, "carellama consult report FILE", positional="conversation"
     )
     conversation = Path(options.conversation[0])
     messages = read_conversation(conversation)

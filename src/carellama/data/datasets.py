@@ -30,7 +30,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.config.environment import world
 from carellama.data.catalogue.convert import records_file
 from carellama.data.catalogue.entries import Split, entries, find
@@ -189,7 +189,7 @@ class Dataset:
             yield Row(row, place) if isinstance(row, dict) else BadRow(place, "not an object", type(row).__name__)
 
 
-def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
+def load_datasets(names: list[str], data: DataOptions) -> list[Dataset]:
     """Return the datasets of these names (or file paths): files are there, sums are right, none is empty."""
     folder = Path(data.dataset_dir)
     info = read_info(folder) if (folder / INFO).exists() else {}
@@ -212,7 +212,7 @@ def load_datasets(names: list[str], data: DataArguments) -> list[Dataset]:
     return found
 
 
-def _of_catalogue(name: str, data: DataArguments) -> Dataset:
+def _of_catalogue(name: str, data: DataOptions) -> Dataset:
     """A dataset of the catalogue that was pulled: its converted records, whose format is known."""
     split: Split = "train" if data.split == "train" else "held_out"
     stage = find(name)[1].stage
@@ -234,7 +234,7 @@ def read_info(folder: Path) -> JSONObject:
     return info
 
 
-def _dataset(name: str, entry: JSONObject, folder: Path, data: DataArguments) -> Dataset:
+def _dataset(name: str, entry: JSONObject, folder: Path, data: DataOptions) -> Dataset:
     """Make the dataset of one entry."""
     where = f"{folder / INFO}, dataset {name!r}"
     for key in entry:

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import MixArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import MixOptions
 from carellama.config.reader import parse_options, read_yaml
 from carellama.data.convert import texts_of
 from carellama.data.datasets import load_datasets
@@ -72,7 +72,7 @@ class Recipe:
 
 def run(argv: Sequence[str]) -> None:
     """Mix, write the records and the account, and print the account."""
-    (arguments,) = parse_options((MixArguments,), argv, "carellama data mix RECIPE", positional="recipe")
+    (arguments,) = parse_options((MixOptions,), argv, "carellama data mix RECIPE", positional="recipe")
     output = Path(arguments.output)
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")
@@ -155,9 +155,9 @@ def chosen(available: int, wanted: int, seed: int, name: str) -> np.ndarray:
     return times
 
 
-def mix_recipe(recipe: Recipe, output: Path, arguments: MixArguments) -> JSONObject:
+def mix_recipe(recipe: Recipe, output: Path, arguments: MixOptions) -> JSONObject:
     """Write the mix and return its account. Memory: 24 bytes for each record of the mix."""
-    data = DataArguments(dataset_dir=arguments.dataset_dir)
+    data = DataOptions(dataset_dir=arguments.dataset_dir)
     datasets = load_datasets([portion.name for portion in recipe.portions], data)
     refuse_sources(output, (source for dataset in datasets for source in dataset.files))
     skips = arguments.on_bad_record == "skip"
@@ -252,11 +252,11 @@ def _write(
 
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:
-    from carellama.config.model import ModelArguments
+    from carellama.config.model import ModelOptions
     from carellama.model.load import load_tokenizer
     from carellama.model.zoo.pull import with_named_weights
 
-    return load_tokenizer(with_named_weights(ModelArguments(model_name_or_path=model), DataArguments())[0])
+    return load_tokenizer(with_named_weights(ModelOptions(model_name_or_path=model), DataOptions())[0])
 
 
 def _sizes(texts: Sequence[str], repeats: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> dict[str, int]:

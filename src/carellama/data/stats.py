@@ -18,8 +18,8 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import StatsArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import StatsOptions
 from carellama.config.reader import parse_options
 from carellama.data.convert import lengths_of, texts_of
 from carellama.data.datasets import Dataset, load_datasets
@@ -93,10 +93,10 @@ class Stats(Measured):
 
 def run(argv: Sequence[str]) -> None:
     """Measure, print the tables, and write the page."""
-    (arguments,) = parse_options((StatsArguments,), argv, "carellama data stats NAME_OR_FILE...", positional="names")
+    (arguments,) = parse_options((StatsOptions,), argv, "carellama data stats NAME_OR_FILE...", positional="names")
     if arguments.html is not None:
         page_at(Path(arguments.html))
-    datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
+    datasets = load_datasets(arguments.names, DataOptions(dataset_dir=arguments.dataset_dir))
     found = [measured(dataset, arguments.max_samples) for dataset in datasets]
     for stats in found:
         print("\n".join(lines(stats)))

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import ViewArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import ViewOptions
 from carellama.config.reader import parse_options
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import load_datasets
@@ -32,12 +32,12 @@ GREEN, GREY, PLAIN = "\033[32m", "\033[90m", "\033[0m"
 
 def run(argv: Sequence[str]) -> None:
     """Show records, page by page."""
-    (arguments,) = parse_options((ViewArguments,), argv, "carellama data view NAME_OR_FILE", positional="name")
+    (arguments,) = parse_options((ViewOptions,), argv, "carellama data view NAME_OR_FILE", positional="name")
     if arguments.start < 1 or arguments.records < 1:
         raise UserError(f"--start {arguments.start} and --records {arguments.records} must be at least 1")
     if arguments.template and not arguments.tokenizer:
         raise UserError("--template needs --tokenizer: a chat format is shown as a model's tokens")
-    (dataset,) = load_datasets([arguments.name], DataArguments(dataset_dir=arguments.dataset_dir))
+    (dataset,) = load_datasets([arguments.name], DataOptions(dataset_dir=arguments.dataset_dir))
     encode = _encoder(arguments) if arguments.tokenizer else None
     shown = 0
     rows = itertools.islice(dataset.rows(), arguments.start - 1, None)
@@ -91,16 +91,16 @@ def _visible(text: str) -> str:
     return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
-def _encoder(arguments: ViewArguments) -> Callable[[Record], str]:
+def _encoder(arguments: ViewOptions) -> Callable[[Record], str]:
     """A function from a record to its tokens as text."""
-    from carellama.config.model import ModelArguments
+    from carellama.config.model import ModelOptions
     from carellama.model.load import load_tokenizer
     from carellama.model.zoo.pull import with_named_weights
     from carellama.templates.template import get_template
 
     assert arguments.tokenizer is not None
-    data = DataArguments(cutoff_len=arguments.cutoff_len, template=arguments.template)
-    model, data = with_named_weights(ModelArguments(model_name_or_path=arguments.tokenizer), data)
+    data = DataOptions(cutoff_len=arguments.cutoff_len, template=arguments.template)
+    model, data = with_named_weights(ModelOptions(model_name_or_path=arguments.tokenizer), data)
     tokenizer = load_tokenizer(model)
     encoder = Encoder(tokenizer, get_template(data.template, tokenizer), data.lengths)
 

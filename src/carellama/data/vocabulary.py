@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from ahocorasick_rs import AhoCorasick, MatchKind
 
-from carellama.config.commands import TokenizerArguments
-from carellama.config.data import DataArguments
-from carellama.config.model import ModelArguments
+from carellama.config.commands import TokenizerOptions
+from carellama.config.data import DataOptions
+from carellama.config.model import ModelOptions
 from carellama.config.reader import parse_options, to_flags
 from carellama.data.convert import texts_of
 from carellama.data.datasets import load_datasets
@@ -69,7 +69,7 @@ def run(argv: Sequence[str]) -> None:
         raise UserError("carellama tokenizer has one task: carellama tokenizer train NAME_OR_FILE... (--help)")
     words = [word for number, word in enumerate(argv) if number or word != "train"]
     (arguments,) = parse_options(
-        (TokenizerArguments,), words, "carellama tokenizer train NAME_OR_FILE...", positional="names"
+        (TokenizerOptions,), words, "carellama tokenizer train NAME_OR_FILE...", positional="names"
     )
     output = Path(arguments.output)
     if output.exists() and not arguments.overwrite:
@@ -87,28 +87,28 @@ def run(argv: Sequence[str]) -> None:
     print(f"  files  {output}, {output}.json\nnext: {_training(arguments)}")
 
 
-def _training(arguments: TokenizerArguments) -> str:
+def _training(arguments: TokenizerOptions) -> str:
     """Return the command that trains the new tokens on the same data."""
-    data = DataArguments(dataset_dir=arguments.dataset_dir)
+    data = DataOptions(dataset_dir=arguments.dataset_dir)
     plain = all(dataset.format.row_format == "text" for dataset in load_datasets(arguments.names, data))
     options = {
         "stage": "pt" if plain else "sft",
         "model_name_or_path": arguments.model_name_or_path,
         "dataset": arguments.names,
-        "dataset_dir": None if arguments.dataset_dir == DataArguments.dataset_dir else arguments.dataset_dir,
+        "dataset_dir": None if arguments.dataset_dir == DataOptions.dataset_dir else arguments.dataset_dir,
         "add_tokens": arguments.output,
         "output_dir": f"{Path(arguments.output).with_suffix('')}_trained",
     }
     return shlex.join(["carellama", "train", *to_flags(options)])
 
 
-def learn(arguments: TokenizerArguments) -> Learned:
+def learn(arguments: TokenizerOptions) -> Learned:
     """Find the pieces. Raises `UserError` for texts without Chinese, and a tokenizer that cannot be extended."""
     from carellama.model.load import load_tokenizer
     from carellama.model.vocabulary import put
     from carellama.model.zoo.pull import with_named_weights
 
-    model, _ = with_named_weights(ModelArguments(model_name_or_path=arguments.model_name_or_path), DataArguments())
+    model, _ = with_named_weights(ModelOptions(model_name_or_path=arguments.model_name_or_path), DataOptions())
     tokenizer = load_tokenizer(model)
     texts, held, skipped = _texts(arguments)
     runs = Counter(found for text in texts for found in RUN.findall(text))
@@ -132,11 +132,11 @@ def learn(arguments: TokenizerArguments) -> Learned:
     )  # fmt: skip
 
 
-def _texts(arguments: TokenizerArguments) -> tuple[list[str], list[str], int]:
+def _texts(arguments: TokenizerOptions) -> tuple[list[str], list[str], int]:
     """(texts to learn from, texts held out, rows that cannot be used)."""
     found: tuple[list[str], list[str]] = ([], [])
     room, number, report = arguments.max_characters, 0, DataReport()
-    for dataset in load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir)):
+    for dataset in load_datasets(arguments.names, DataOptions(dataset_dir=arguments.dataset_dir)):
         for record in dataset.records(report, skips=True):
             texts = texts_of(record)
             number += 1
@@ -148,7 +148,7 @@ def _texts(arguments: TokenizerArguments) -> tuple[list[str], list[str], int]:
     return (*found, report.skipped)
 
 
-def _chosen(runs: Counter[str], tokenizer: PreTrainedTokenizerBase, arguments: TokenizerArguments) -> dict[str, int]:
+def _chosen(runs: Counter[str], tokenizer: PreTrainedTokenizerBase, arguments: TokenizerOptions) -> dict[str, int]:
     """The pieces that save the most tokens, with their uses."""
     from carellama.model.vocabulary import pieces_of
 
@@ -165,7 +165,7 @@ def _chosen(runs: Counter[str], tokenizer: PreTrainedTokenizerBase, arguments: T
     return {piece: again[piece] for piece in best if again[piece] >= arguments.min_count}
 
 
-def _candidates(runs: Counter[str], arguments: TokenizerArguments) -> list[str]:
+def _candidates(runs: Counter[str], arguments: TokenizerOptions) -> list[str]:
     """Pieces of two characters and more that a unigram model of the texts keeps."""
     from tokenizers import Tokenizer, models, trainers
 

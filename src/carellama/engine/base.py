@@ -20,7 +20,7 @@ from carellama.records import Message, ToolCall
 from carellama.records import Tool as Tool
 
 if TYPE_CHECKING:
-    from carellama.config.engine import GeneratingArguments
+    from carellama.config.engine import GenerationOptions
 
 Prompt = Sequence[Message]
 OnReply = Callable[[int, "Reply"], None]  # told the prompt's index and its reply, in the order of completion
@@ -60,7 +60,7 @@ class Sampling:
     adapter: str = ""  # which of the engine's adapters answers; "": the model as it was loaded
 
     @classmethod
-    def of(cls, arguments: GeneratingArguments, *, seed: int | None = None, stop: tuple[str, ...] = ()) -> Sampling:
+    def of(cls, arguments: GenerationOptions, *, seed: int | None = None, stop: tuple[str, ...] = ()) -> Sampling:
         """Return the sampling that the command line asked for."""
         return cls(
             max_new_tokens=arguments.max_new_tokens,

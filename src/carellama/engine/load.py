@@ -1,6 +1,6 @@
 """Which engine answers: as `--engine` says, or by the options, the hardware and what is installed.
 
-    engine = choose(model, data, EngineArguments())
+    engine = choose(model, data, EngineOptions())
 
 A choice that nobody made is said in one line with its reason. The engines themselves are imported here, late.
 """
@@ -21,9 +21,9 @@ from carellama.model.zoo.pull import with_named_folders, with_named_weights
 from carellama.run_record import as_trained
 
 if TYPE_CHECKING:
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
 LOADERS = {
     "transformers": "carellama.engine.transformers.load:load",
@@ -36,7 +36,7 @@ OF_TRANSFORMERS = ("quantization_bit", "rope_scaling", "trust_remote_code")  # o
 READS_GGUF = ("llamacpp", "openvino")
 
 
-def choose(model: ModelArguments, data: PromptArguments, arguments: EngineArguments) -> Engine:
+def choose(model: ModelOptions, data: PromptOptions, arguments: EngineOptions) -> Engine:
     """Return the engine of a model. Raises `UserError` where it cannot be made.
 
     An architecture that cannot be converted for llama.cpp is answered by transformers, if nobody chose otherwise.
@@ -64,7 +64,7 @@ def choose(model: ModelArguments, data: PromptArguments, arguments: EngineArgume
     return load("transformers", model, data, arguments)
 
 
-def pick(model: ModelArguments, arguments: EngineArguments) -> tuple[str, str]:
+def pick(model: ModelOptions, arguments: EngineOptions) -> tuple[str, str]:
     """Return the engine that suits, and why."""
     own = [f"--{name}" for name in OF_TRANSFORMERS if getattr(model, name)]
     if arguments.endpoints:
@@ -80,7 +80,7 @@ def pick(model: ModelArguments, arguments: EngineArguments) -> tuple[str, str]:
     return "transformers", f"there is no GPU; for a faster engine on a CPU {install('llamacpp')}"
 
 
-def check(name: str, model: ModelArguments) -> None:
+def check(name: str, model: ModelOptions) -> None:
     """Refuse options that the chosen engine cannot keep to."""
     wrong = [option for option in OF_TRANSFORMERS if getattr(model, option)]
     if name in READS_GGUF and wrong:
@@ -90,9 +90,9 @@ def check(name: str, model: ModelArguments) -> None:
 
 def load(
     name: str,
-    model: ModelArguments,
-    data: PromptArguments,
-    arguments: EngineArguments,
+    model: ModelOptions,
+    data: PromptOptions,
+    arguments: EngineOptions,
 ) -> Engine:
     """Make the engine of this name."""
     load_engine: Callable[..., Engine] = import_object(LOADERS[name])
@@ -119,9 +119,9 @@ def has_gpu() -> bool:
 
 def guard_engine(model: str, endpoint: str | None) -> Engine:
     """Return the engine of a guard model: at an endpoint by its name there, or loaded here."""
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
-    arguments = EngineArguments(endpoint=endpoint, endpoint_model=model if endpoint else None)
-    return choose(ModelArguments(model_name_or_path=model), PromptArguments(), arguments)
+    arguments = EngineOptions(endpoint=endpoint, endpoint_model=model if endpoint else None)
+    return choose(ModelOptions(model_name_or_path=model), PromptOptions(), arguments)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from carellama.config.engine import ANSWER_OPTIONS
 from carellama.config.reader import parse_options
-from carellama.config.safety import GuardEvalArguments, split_files
+from carellama.config.safety import GuardEvalOptions, split_files
 from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
@@ -99,7 +99,7 @@ class Verdicts:
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama guard eval`."""
     answers = any(word.split("=")[0] in MODEL_OPTIONS for word in argv)
-    groups = (GuardEvalArguments, *ANSWER_OPTIONS) if answers else (GuardEvalArguments,)
+    groups = (GuardEvalOptions, *ANSWER_OPTIONS) if answers else (GuardEvalOptions,)
     options, *engine_options = parse_options(groups, argv, "carellama guard eval FILE...", positional="files")
     rules = sort_rule_files(split_files(options.safety_rules)).guard
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
@@ -136,7 +136,7 @@ def evaluate(argv: Sequence[str]) -> None:
         print(f"figures and verdicts: {options.output}")
 
 
-def _shown(file: str, verdicts: Verdicts, options: GuardEvalArguments) -> dict[str, object]:
+def _shown(file: str, verdicts: Verdicts, options: GuardEvalOptions) -> dict[str, object]:
     """Print the table of one judge; return its figures."""
     judgements = verdicts.judgements
     print(f"\n{verdicts.judge}\n{table(verdicts)}")
@@ -229,7 +229,7 @@ def _within(reports: Sequence[JSONObject], one: int, other: int) -> bool:
     return first <= second or second <= first
 
 
-def _list_wrong(verdicts: Verdicts, options: GuardEvalArguments) -> None:
+def _list_wrong(verdicts: Verdicts, options: GuardEvalOptions) -> None:
     wrong = [index for index in range(len(verdicts.requests)) if verdicts.wrong(index)]
     for index in wrong[: options.list_misses]:
         request, said = verdicts.requests[index], verdicts.judgements[index]

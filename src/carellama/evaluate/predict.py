@@ -1,6 +1,6 @@
 """Answers held-out conversations, scores the answers, and writes both down.
 
-    predict(engine, chats, Sampling.of(GeneratingArguments()), Path("predict_output"))
+    predict(engine, chats, Sampling.of(GenerationOptions()), Path("predict_output"))
 
 Writes `generated_predictions.jsonl` (prompt, label, predict; one line a record, in the order given) and
 `predict_results.json` (the metric names of 2023, with intervals and counts). Reasoning before an answer is no part of

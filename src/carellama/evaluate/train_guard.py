@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from carellama.config.reader import parse_options
-from carellama.config.safety import GuardTrainArguments, split_files
+from carellama.config.safety import GuardTrainOptions, split_files
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.evaluate.guard_cases import Request, load_requests
@@ -29,7 +29,7 @@ from carellama.safety.own_files import sort_rule_files
 
 def train(argv: Sequence[str]) -> None:
     """Run `carellama guard train`."""
-    (options,) = parse_options((GuardTrainArguments,), argv, "carellama guard train FILE...", positional="files")
+    (options,) = parse_options((GuardTrainOptions,), argv, "carellama guard train FILE...", positional="files")
     output = weights_file(options.output, overwrite=options.overwrite)
     requests = [request for file in options.files for request in load_requests(Path(file))]
     if len({request.is_attack for request in requests}) < 2:
@@ -46,14 +46,14 @@ def train(argv: Sequence[str]) -> None:
     )
 
 
-def _fit(requests: Sequence[Request], guard: Guard, options: GuardTrainArguments) -> Classifier:
+def _fit(requests: Sequence[Request], guard: Guard, options: GuardTrainOptions) -> Classifier:
     texts = [guard.plain(request.messages) for request in requests]
     labels = [request.is_attack for request in requests]
     signs = [guard.signs(text) for text in texts]
     return fit(texts, labels, signs, least=options.min_count, penalty=options.penalty)
 
 
-def _cross_validation(requests: Sequence[Request], guard: Guard, options: GuardTrainArguments) -> str:
+def _cross_validation(requests: Sequence[Request], guard: Guard, options: GuardTrainOptions) -> str:
     """A table of what gets through and what is refused wrongly, by threshold."""
     parts = [_part(request, options.folds) for request in requests]
     made = [

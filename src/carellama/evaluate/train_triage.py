@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carellama.config.reader import parse_options
-from carellama.config.safety import SafetyTrainArguments
+from carellama.config.safety import SafetyTrainOptions
 from carellama.disk import say
 from carellama.errors import UserError, read_failure
 from carellama.evaluate.table import aligned
@@ -33,7 +33,7 @@ COLUMNS = ("reader", "missed", "of", "share", "95%", "false alarms", "of", "shar
 
 def train(argv: Sequence[str]) -> None:
     """Run `carellama safety train`."""
-    (options,) = parse_options((SafetyTrainArguments,), argv, "carellama safety train FILE...", positional="files")
+    (options,) = parse_options((SafetyTrainOptions,), argv, "carellama safety train FILE...", positional="files")
     output = weights_file(options.output, overwrite=options.overwrite)
     cases = [case for file in options.files for case in load_cases(Path(file), options.scale).cases]
     if len({case.is_emergency for case in cases}) < 2:
@@ -84,7 +84,7 @@ def _read(cases: Iterable[Case]) -> list[_Read]:
     return [_Read(case, text, *read_text(text, rules)) for case, text in texts]
 
 
-def _fit(reads: Sequence[_Read], options: SafetyTrainArguments) -> Classifier:
+def _fit(reads: Sequence[_Read], options: SafetyTrainOptions) -> Classifier:
     made = fit(
         [one.text for one in reads],
         [one.case.is_emergency for one in reads],
@@ -96,7 +96,7 @@ def _fit(reads: Sequence[_Read], options: SafetyTrainArguments) -> Classifier:
     return replace(made, threshold=options.threshold, floor=options.floor)
 
 
-def _cross_validation(reads: Sequence[_Read], options: SafetyTrainArguments) -> str:
+def _cross_validation(reads: Sequence[_Read], options: SafetyTrainOptions) -> str:
     """Tables of misses and false alarms by threshold and by set."""
     parts = _parts([one.case for one in reads], options.folds)
     made = [

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from carellama.config.engine import ANSWER_OPTIONS
 from carellama.config.reader import Groups, Reader, parse_options
-from carellama.config.safety import SafetyEvalArguments, split_files
+from carellama.config.safety import SafetyEvalOptions, split_files
 from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
@@ -141,9 +141,9 @@ def both(one: Sequence[Label | None], other: Sequence[Label | None]) -> list[Lab
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama safety eval`."""
-    given = dict(Reader((SafetyEvalArguments,), COMMAND).pairs(argv, "files")[0])  # which say whether a model is asked
+    given = dict(Reader((SafetyEvalOptions,), COMMAND).pairs(argv, "files")[0])  # which say whether a model is asked
     needs_model = bool({"model", "choice", "both"} & {*given.get("by", [])})
-    groups = (SafetyEvalArguments, *ANSWER_OPTIONS) if needs_model else (SafetyEvalArguments,)
+    groups = (SafetyEvalOptions, *ANSWER_OPTIONS) if needs_model else (SafetyEvalOptions,)
     options, *engine_options = parse_options(groups, argv, COMMAND, positional="files")
     readers = Readers(
         load_red_flags(sort_rule_files(split_files(options.safety_rules)).triage),
@@ -171,7 +171,7 @@ def chosen_engine(groups: Groups) -> Iterator[tuple[Engine | None, Sampling]]:
 
 
 def _measure(
-    file: str, cases: Cases, options: SafetyEvalArguments, readers: Readers, engine: Engine | None, sampling: Sampling
+    file: str, cases: Cases, options: SafetyEvalOptions, readers: Readers, engine: Engine | None, sampling: Sampling
 ) -> list[dict[str, object]]:
     """Print the tables of one file; return its figures."""
     used = cases.cases[: options.max_cases]
@@ -192,7 +192,7 @@ def _measure(
 
 
 def _judged(
-    options: SafetyEvalArguments, cases: Sequence[Case], readers: Readers, engine: Engine | None, sampling: Sampling
+    options: SafetyEvalOptions, cases: Sequence[Case], readers: Readers, engine: Engine | None, sampling: Sampling
 ) -> list[Verdicts]:
     """The verdicts of each judge that was asked for."""
     judges: dict[str, Judge] = {
@@ -228,7 +228,7 @@ def cells(wrong: int, n: int) -> list[str]:
     return [f"{wrong:,}", f"{n:,}", f"{wrong / n:.1%}", f"{low:.1%}-{high:.1%}"]
 
 
-def _list_misses(verdicts: Verdicts, options: SafetyEvalArguments) -> None:
+def _list_misses(verdicts: Verdicts, options: SafetyEvalOptions) -> None:
     missed = [
         (case, level)
         for case, level in zip(verdicts.cases, verdicts.levels, strict=True)

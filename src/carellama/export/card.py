@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import carellama
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.records import JSONObject
 from carellama.run_record import run_records
 from carellama.templates.template import Template
@@ -47,7 +47,7 @@ SHOWN_SETTINGS = {
 }
 
 
-def write_card(folder: Path, model: ModelArguments, template: Template, parity: str, kind: ModelKind) -> None:
+def write_card(folder: Path, model: ModelOptions, template: Template, parity: str, kind: ModelKind) -> None:
     """Write README.md of an exported model, and copy the licence texts of the base beside it.
 
     `parity` says how the written model compares with base and adapters.
@@ -69,7 +69,7 @@ def write_card(folder: Path, model: ModelArguments, template: Template, parity: 
     (folder / "README.md").write_text("\n".join([*lines, *_trainings(records)]), encoding="utf-8")
 
 
-def write_checkpoint_card(folder: Path, model: ModelArguments, kind: ModelKind) -> None:
+def write_checkpoint_card(folder: Path, model: ModelOptions, kind: ModelKind) -> None:
     """Write README.md of the folder that a training has filled, from its run.json.
 
     It takes the place of the page that peft writes, which names a folder of this machine and leaves the rest open.
@@ -96,7 +96,7 @@ class BaseModel:
     relation: str | None  # of the base as it is to `hub`
 
 
-def find_base(model: ModelArguments) -> BaseModel:
+def find_base(model: ModelOptions) -> BaseModel:
     """Return what the list of models, or the card beside the base, says of it."""
     from carellama.model.zoo.entries import find_entry
     from carellama.model.zoo.resolve import model_folder

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.config.commands import EXPORT_OPTIONS
-from carellama.config.data import DataArguments
-from carellama.config.model import ModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.model import ModelOptions
 from carellama.config.reader import parse_options
 from carellama.disk import say
 from carellama.errors import UserError
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def export_model(
-    model: ModelArguments,
+    model: ModelOptions,
     template_name: str | None,
     output_dir: Path,
     *,
@@ -88,7 +88,7 @@ def export_model(
         tokenizer_checkpoint,
     )
 
-    model, data = with_named_weights(model, DataArguments(template=template_name))
+    model, data = with_named_weights(model, DataOptions(template=template_name))
     check_output(output_dir, map(Path, (model.model_name_or_path, *model.checkpoints)), overwrite=overwrite)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {max_shard_size}: give a size like 5GB or 500MB")

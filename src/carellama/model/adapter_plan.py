@@ -1,6 +1,6 @@
 """What becomes of the adapters of --checkpoint_dir, and what is trained: decided once, before any weights are read.
 
-    plan = plan_adapters(ModelArguments(...), FinetuningArguments())
+    plan = plan_adapters(ModelOptions(...), FinetuningOptions())
     plan.merged, plan.unmerged, plan.resumed, plan.trains
 
 Reads only adapter_config.json. The model (`carellama.model.adapters`), the model without weights
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from carellama.config.finetuning import FinetuningArguments
-from carellama.config.model import ModelArguments
+from carellama.config.finetuning import FinetuningOptions
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.load import adapter_kind, full_checkpoint, read_adapter_json
 from carellama.model.lora import PEFT_TYPES, TRAINED_ADAPTER
@@ -42,7 +42,7 @@ class AdapterPlan:
     unmerged: tuple[Path, ...] = ()  # active, but not trained
     resumed: Path | None = None
     trains: Trained = "nothing"
-    finetuning: FinetuningArguments | None = None
+    finetuning: FinetuningOptions | None = None
     allow_pickle: bool = False
 
     @property
@@ -59,7 +59,7 @@ class AdapterPlan:
         return names
 
 
-def plan_adapters(model: ModelArguments, finetuning: FinetuningArguments | None = None) -> AdapterPlan:
+def plan_adapters(model: ModelOptions, finetuning: FinetuningOptions | None = None) -> AdapterPlan:
     """Decide what becomes of the adapters of --checkpoint_dir. Without `finetuning` nothing is trained.
 
     Adapters are merged in their order, but the last stays an adapter: it is trained further (unless

@@ -1,6 +1,6 @@
 """The adapters of a plan put on a model, and what of the model is trained: adapters, some layers, or all.
 
-    plan = plan_adapters(ModelArguments(...), FinetuningArguments())
+    plan = plan_adapters(ModelOptions(...), FinetuningOptions())
     model = apply_adapters(load_model(...), plan)
     print(describe_trainable(model))   # trainable 460,800 of 134,975,808 (0.34%)
     whole = merge_adapters(model)      # a plain model again
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.finetuning import FinetuningOptions
 from carellama.errors import UserError, nearest
 from carellama.model.adapter_plan import AdapterPlan, check_resumed, read_adapter_config
 from carellama.model.load import SCORE_HEAD
@@ -189,7 +189,7 @@ def _size(parameter: torch.nn.Parameter) -> int:
     return parameter.numel() * 2 * parameter.element_size() if packed else parameter.numel()
 
 
-def train_some_layers(model: AnyModel, finetuning: FinetuningArguments) -> None:
+def train_some_layers(model: AnyModel, finetuning: FinetuningOptions) -> None:
     """Train one part of the last n layers only (of the first n for a negative number)."""
     import torch
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carellama.config.commands import LlamaArguments
+from carellama.config.commands import LlamaOptions
 from carellama.config.reader import parse_options
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
@@ -68,7 +68,7 @@ class Params:
 
 def main(argv: Sequence[str]) -> None:
     """`carellama convert llama`."""
-    (options,) = parse_options((LlamaArguments,), argv, "carellama convert llama")
+    (options,) = parse_options((LlamaOptions,), argv, "carellama convert llama")
     output = Path(options.output_dir).expanduser()
     convert(
         Path(options.input_dir).expanduser(),

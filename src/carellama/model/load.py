@@ -1,6 +1,6 @@
 """Base model and tokenizer, from any of the places that `carellama.model.zoo.resolve` finds.
 
-    model = ModelArguments(model_name_or_path="smollm2-135m", quantization_bit=4)
+    model = ModelOptions(model_name_or_path="smollm2-135m", quantization_bit=4)
     tokenizer = load_tokenizer(model)
     network = load_model(model, dtype="bfloat16", attention=None)
     bind(network, tokenizer)
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.environment import few_kernels
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError, nearest, need
 from carellama.hardware import fastest_dtype
 from carellama.model.paths import ADAPTER, check_checkpoints
@@ -44,7 +44,7 @@ PICKLES = ("*.bin", "*.pt", "*.pth")
 SCORE_HEAD = "score"  # transformers' name of the head of a sequence classification model
 
 
-def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: ModelOptions) -> PreTrainedTokenizerBase:
     """Return the tokenizer, padding on the left and with a pad token. Raises `UserError` if there is none.
 
     It is that of the last checkpoint which brings tokens of its own, else that of the base; its chat template is that
@@ -65,7 +65,7 @@ def load_tokenizer(model: ModelArguments) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def tokenizer_checkpoint(model: ModelArguments) -> Path | None:
+def tokenizer_checkpoint(model: ModelOptions) -> Path | None:
     """The last checkpoint whose tokenizer counts: a whole model, or an adapter that was trained with new tokens."""
     for name in reversed(model.checkpoints):
         folder = Path(name).expanduser()
@@ -81,7 +81,7 @@ def tokenizer_checkpoint(model: ModelArguments) -> Path | None:
     return None
 
 
-def _chat_template(model: ModelArguments) -> str | None:
+def _chat_template(model: ModelOptions) -> str | None:
     """The chat template of the last checkpoint, where it has one."""
     for name in reversed(model.checkpoints):
         file = Path(name).expanduser() / "chat_template.jinja"
@@ -104,7 +104,7 @@ def adapter_kind(folder: Path) -> ModelKind:
     return "reward" if read_adapter_json(folder).get("task_type") == "SEQ_CLS" else "causal"
 
 
-def load_config(model: ModelArguments) -> PreTrainedConfig:
+def load_config(model: ModelOptions) -> PreTrainedConfig:
     """Return the model's configuration, its positions stretched as `--rope_scaling` says."""
     from transformers import AutoConfig
 
@@ -122,12 +122,12 @@ def load_config(model: ModelArguments) -> PreTrainedConfig:
     return config
 
 
-def stored_dtype(model: ModelArguments) -> str:
+def stored_dtype(model: ModelOptions) -> str:
     """Return the precision that the base is stored in; none stated: float32."""
     return str(load_config(model).dtype or "float32").removeprefix("torch.")
 
 
-def model_class(model: ModelArguments, kind: ModelKind = "causal") -> type[PreTrainedModel] | None:
+def model_class(model: ModelOptions, kind: ModelKind = "causal") -> type[PreTrainedModel] | None:
     """Return transformers' class for the model, or None where the model brings its own code."""
     config = load_config(model)
     if model.trust_remote_code and auto_class(kind).__name__ in (getattr(config, "auto_map", None) or {}):
@@ -147,7 +147,7 @@ def auto_class(kind: ModelKind) -> type[_BaseAutoModelClass]:
 
 
 def load_model(
-    model: ModelArguments, *, dtype: str, attention: str | None, kind: ModelKind = "causal"
+    model: ModelOptions, *, dtype: str, attention: str | None, kind: ModelKind = "causal"
 ) -> PreTrainedModel:
     """Return the language model, for evaluation (`eval()`); kind `reward`: with one score in place of its head.
 
@@ -221,7 +221,7 @@ def match_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         network.generation_config.pad_token_id = tokenizer.pad_token_id
 
 
-def full_checkpoint(model: ModelArguments) -> Path | None:
+def full_checkpoint(model: ModelOptions) -> Path | None:
     """The checkpoint that holds whole weights (of full or freeze training), if the first one does."""
     check_checkpoints(model.checkpoints)
     for index, name in enumerate(model.checkpoints):
@@ -234,7 +234,7 @@ def full_checkpoint(model: ModelArguments) -> Path | None:
     return first if first and not (first / ADAPTER).is_file() else None
 
 
-def checkpoint_kind(model: ModelArguments) -> ModelKind:
+def checkpoint_kind(model: ModelOptions) -> ModelKind:
     """Whether the last checkpoint (or the base, where there is none) is a language model or a reward model."""
     place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else _model_source(model)
     if isinstance(place, Path) and (place / ADAPTER).is_file():
@@ -249,7 +249,7 @@ def checkpoint_kind(model: ModelArguments) -> ModelKind:
     return "reward" if any(name.endswith("ForSequenceClassification") for name in names or ()) else "causal"
 
 
-def _model_source(model: ModelArguments) -> Path | str:
+def _model_source(model: ModelOptions) -> Path | str:
     """The model's folder, or the id of a hub model whose config.json could be fetched."""
     place = model_folder(model.model_name_or_path, accept_licence=model.accept_licence)
     if isinstance(place, str):
@@ -272,7 +272,7 @@ def _check_hub_access(name: str, revision: str, cache_dir: str | None, token: st
         chatter.set_verbosity(level)
 
 
-def _hub_kwargs(model: ModelArguments) -> dict[str, Any]:
+def _hub_kwargs(model: ModelOptions) -> dict[str, Any]:
     """How the hub is asked, and whether the model's own code may run."""
     return {
         "revision": model.model_revision,
@@ -282,7 +282,7 @@ def _hub_kwargs(model: ModelArguments) -> dict[str, Any]:
     }
 
 
-def _quantization(model: ModelArguments, dtype: torch.dtype) -> BitsAndBytesConfig:
+def _quantization(model: ModelOptions, dtype: torch.dtype) -> BitsAndBytesConfig:
     """4 bit as in QLoRA (Dettmers et al., arXiv 2305.14314, section 3), or LLM.int8 (arXiv 2208.07339)."""
     from transformers import BitsAndBytesConfig
 

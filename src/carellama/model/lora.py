@@ -1,6 +1,6 @@
 """New adapters: which kind, in which layers, from which start.
 
-    model = new_adapter(load_model(...), FinetuningArguments(peft_type="vera"), tokens=())
+    model = new_adapter(load_model(...), FinetuningOptions(peft_type="vera"), tokens=())
 
 LoRA: Hu et al. (arXiv 2106.09685); rsLoRA: Kalajdzievski (2312.03732); DoRA: Liu et al. (2402.09353); PiSSA: Meng et
 al. (2404.02948); VeRA: Kopiczko et al. (2310.11454); LoHa: Hyeon-Woo et al. (2108.06098); LoKr: Yeh et al.
@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from carellama.config.finetuning import FinetuningArguments
+from carellama.config.finetuning import FinetuningOptions
 from carellama.errors import UserError, nearest
 from carellama.model.load import SCORE_HEAD
 from carellama.stages import STAGES
@@ -51,7 +51,7 @@ def base_of(model: torch.nn.Module) -> PreTrainedModel:
     return cast("PreTrainedModel", base.get_base_model() if hasattr(base, "get_base_model") else base)
 
 
-def new_adapter(model: AnyModel, finetuning: FinetuningArguments, tokens: Sequence[int] = ()) -> PeftModel:
+def new_adapter(model: AnyModel, finetuning: FinetuningOptions, tokens: Sequence[int] = ()) -> PeftModel:
     """Put a fresh adapter on the model, beside those that a quantised base has.
 
     Rows of the embedding and of the head for the ids `tokens` are trained with it. Raises `UserError` for layers
@@ -72,7 +72,7 @@ def new_adapter(model: AnyModel, finetuning: FinetuningArguments, tokens: Sequen
     return set_active_adapters(model, [*earlier, TRAINED_ADAPTER], trained=True)
 
 
-def _config(base: PreTrainedModel, finetuning: FinetuningArguments, tokens: Sequence[int]) -> PeftConfig:
+def _config(base: PreTrainedModel, finetuning: FinetuningOptions, tokens: Sequence[int]) -> PeftConfig:
     """The configuration of peft that the options ask for."""
     import peft
 
@@ -134,7 +134,7 @@ def in_out_features(module: torch.nn.Module) -> tuple[int, int] | None:
     return (module.in_features, module.out_features) if isinstance(module, torch.nn.Linear) else None
 
 
-def resolve_targets(model: PreTrainedModel, finetuning: FinetuningArguments) -> list[str]:
+def resolve_targets(model: PreTrainedModel, finetuning: FinetuningOptions) -> list[str]:
     """Resolve `--lora_target`; without it a line says which layers are taken."""
     known = linear_layers(model)
     if finetuning.lora_target is None:

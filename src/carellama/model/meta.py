@@ -1,6 +1,6 @@
 """A model without weights: what `load_model` and `adapter.prepare` would give, on torch's meta device.
 
-    network = meta_model(ModelArguments("smollm2-135m"), dtype="bfloat16", attention=None)
+    network = meta_model(ModelOptions("smollm2-135m"), dtype="bfloat16", attention=None)
     network = apply_adapters_meta(network, plan)
 
 Only the configurations are read. Shapes and types are those of the real model; of quantised layers the weights have
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.hardware import fastest_dtype
 from carellama.model import adapters, lora
 from carellama.model.adapter_plan import AdapterPlan
@@ -34,7 +34,7 @@ BYTES_PER_4BIT_WEIGHT = {True: 0.5 + 1 / 64 + 4 / (64 * 256), False: 0.5 + 4 / 6
 
 
 def meta_model(
-    model: ModelArguments, *, dtype: str, attention: str | None, kind: ModelKind = "causal", rows: int = 0
+    model: ModelOptions, *, dtype: str, attention: str | None, kind: ModelKind = "causal", rows: int = 0
 ) -> PreTrainedModel:
     """Return the model of `load_model` without its weights; `rows`: the least rows of its embedding."""
     config = copy.deepcopy(load_config(model))
@@ -82,7 +82,7 @@ class _DequantizeStub(torch.autograd.Function):
         return torch.matmul(grads[0], unpacked), None, None
 
 
-def _stub_quantized_layers(network: PreTrainedModel, model: ModelArguments, dtype: torch.dtype) -> None:
+def _stub_quantized_layers(network: PreTrainedModel, model: ModelOptions, dtype: torch.dtype) -> None:
     """Replace the linear layers that bitsandbytes packs: all but the head."""
     a_weight = 1.0 if model.quantization_bit == 8 else BYTES_PER_4BIT_WEIGHT[model.double_quantization]
     head = network.get_output_embeddings()

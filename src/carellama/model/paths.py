@@ -1,6 +1,6 @@
 """Whether the folders that options name are there, before any library is loaded, and the folder that a model is put in.
 
-check_model(ModelArguments("smollm2-135m", checkpoint_dir="output"))     # UserError: there is no such folder
+check_model(ModelOptions("smollm2-135m", checkpoint_dir="output"))     # UserError: there is no such folder
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import check_name
@@ -19,7 +19,7 @@ from carellama.model.zoo.resolve import check_name
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 
 
-def check_model(model: ModelArguments, adapters: Mapping[str, str] | None = None) -> None:
+def check_model(model: ModelOptions, adapters: Mapping[str, str] | None = None) -> None:
     """Raise `UserError` for a model, a checkpoint or an adapter (name to folder) that is not there."""
     check_name(model.model_name_or_path)
     check_checkpoints(model.checkpoints)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 from carellama.config.reader import parse_options
-from carellama.config.safety import SafetyCheckArguments
+from carellama.config.safety import SafetyCheckOptions
 from carellama.engine.base import AnswerKind
 from carellama.errors import UserError
 from carellama.safety.answers.checks import AnswerChecks, load_answer_rules
@@ -29,7 +29,7 @@ Fired = Callable[[str], Collection[str]]  # a text to the ids of the rules that 
 
 def check(argv: Sequence[str]) -> None:
     """Run `carellama safety check`. Raises `UserError` for the first fault of the form, and for faulty examples."""
-    (options,) = parse_options((SafetyCheckArguments,), argv, "carellama safety check FILE...", positional="files")
+    (options,) = parse_options((SafetyCheckOptions,), argv, "carellama safety check FILE...", positional="files")
     files = [Path(file) for file in options.files]
     policies = [file for file in files if is_policy_file(file)]
     own = sort_rule_files([file for file in files if file not in policies])

@@ -1,6 +1,6 @@
 """A conversation in the terminal: answers stream, and Ctrl-C stops the answer, not the program.
 
-    chat(Assistant(engine, sampling=Sampling.of(GeneratingArguments())))
+    chat(Assistant(engine, sampling=Sampling.of(GenerationOptions())))
     ask(assistant, "What is asthma?")
 
 What is said stays in memory: neither the conversation nor the line history reaches the disk, but for what `/save` is

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from carellama.config import environment
-from carellama.config.commands import AddKeyArguments, ListKeysArguments, RevokeKeyArguments
+from carellama.config.commands import AddKeyOptions, ListKeysOptions, RevokeKeyOptions
 from carellama.config.reader import parse_options
 from carellama.disk import say
 from carellama.errors import UserError, need
@@ -27,7 +27,7 @@ HEADINGS = ("id", "name", "scopes", "a minute", "at once", "tokens a day", "used
 
 def add(argv: Sequence[str]) -> None:
     """Make a key and print it."""
-    (options,) = parse_options((AddKeyArguments,), argv, "carellama keys add")
+    (options,) = parse_options((AddKeyOptions,), argv, "carellama keys add")
     need("sqlalchemy", extra="serve", why="the database of the keys")
     from carellama.store import keys
     from carellama.store.database import open_database
@@ -44,7 +44,7 @@ def add(argv: Sequence[str]) -> None:
 
 def list_keys(argv: Sequence[str]) -> None:
     """Print the keys and what was used of them, as a table or as JSON."""
-    (options,) = parse_options((ListKeysArguments,), argv, "carellama keys list")
+    (options,) = parse_options((ListKeysOptions,), argv, "carellama keys list")
     place = options.database or environment.database()
     rows = describe_keys(place)
     if options.json:
@@ -89,7 +89,7 @@ def describe_keys(place: str) -> list[JSONObject]:
 
 def revoke(argv: Sequence[str]) -> None:
     """End a key for good."""
-    (options,) = parse_options((RevokeKeyArguments,), argv, "carellama keys revoke ID", positional="id")
+    (options,) = parse_options((RevokeKeyOptions,), argv, "carellama keys revoke ID", positional="id")
     # a whole key is taken too, for one that was found where it should not be; what was given is never repeated
     given = re.fullmatch(r"(?:cl-)?([0-9a-f]{8})(?:-[0-9a-f]*)?", options.id.strip())
     if given is None:

@@ -1,6 +1,6 @@
 """transformers' training arguments, made from the words of a command line: the one place that builds them.
 
-    build_arguments(TrainingArguments(), {"output_dir": ["out"], "learning_rate": ["1e-4"]})
+    build_arguments(TrainingOptions(), {"output_dir": ["out"], "learning_rate": ["1e-4"]})
 
 transformers parses the words itself. What it would settle otherwise on this machine is decided before and after:
 device, precision, kernels, trackers.
@@ -17,7 +17,7 @@ from transformers import HfArgumentParser, Seq2SeqTrainingArguments
 
 from carellama.config.environment import asked_engine, drop_mixed_precision, launched
 from carellama.config.options import split_commas
-from carellama.config.run import TrainingArguments
+from carellama.config.run import TrainingOptions
 from carellama.errors import UserError, lookup
 from carellama.hardware import default_training_dtype, fastest_dtype, has_gpu
 from carellama.stages import greater_is_better
@@ -36,7 +36,7 @@ class _Parser(HfArgumentParser):
         raise UserError(message.removeprefix("argument "))
 
 
-def build_arguments(own: TrainingArguments, words: Mapping[str, Sequence[str]]) -> Training:
+def build_arguments(own: TrainingOptions, words: Mapping[str, Sequence[str]]) -> Training:
     """Return the arguments of a training. Raises `UserError` for what transformers or this machine cannot do."""
     flags = [word for name, values in words.items() for word in (f"--{name}", *values)]
     parsed = vars(_Parser(cast("Any", Seq2SeqTrainingArguments), allow_abbrev=False).parse_args(flags))

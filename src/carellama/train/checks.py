@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 from carellama.config.environment import world
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.errors import UserError
 from carellama.stages import STAGES
 from carellama.train.distributed import check_engine
 from carellama.train.flag_checks import check_training_flags
 
 
-def check_run(config: RunConfig) -> None:
+def check_run(options: RunOptions) -> None:
     """Raise `UserError` for options that contradict each other, before anything is loaded."""
-    if not any(getattr(config.training, name) for name in ("do_train", "do_eval", "do_predict")):
+    if not any(getattr(options.training, name) for name in ("do_train", "do_eval", "do_predict")):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
-    if not config.data.datasets:
+    if not options.data.datasets:
         raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
-    check_method(config)
-    check_held_out(config)
-    check_stage(config)
-    check_ppo(config)
-    check_grpo(config)
-    check_training_flags(config)
-    check_engine(config)
-    if len(config.model.checkpoints) > 1 and config.finetuning.finetuning_type != "lora":
+    check_method(options)
+    check_held_out(options)
+    check_stage(options)
+    check_ppo(options)
+    check_grpo(options)
+    check_training_flags(options)
+    check_engine(options)
+    if len(options.model.checkpoints) > 1 and options.finetuning.finetuning_type != "lora":
         raise UserError(
-            f"--checkpoint_dir has {len(config.model.checkpoints)} folders; only lora adapters can be merged in turn"
+            f"--checkpoint_dir has {len(options.model.checkpoints)} folders; only lora adapters can be merged in turn"
         )
 
 
-def check_method(config: RunConfig) -> None:
+def check_method(options: RunOptions) -> None:
     """Raise `UserError` for what cannot be trained of these weights."""
-    model, finetuning, training = config.model, config.finetuning, config.training
+    model, finetuning, training = options.model, options.finetuning, options.training
     if model.quantization_bit and finetuning.finetuning_type in ("full", "freeze"):
         raise UserError(
             f"--quantization_bit works with --finetuning_type lora, not {finetuning.finetuning_type}: "
@@ -52,9 +52,9 @@ def check_method(config: RunConfig) -> None:
         raise UserError("--finetuning_type none trains nothing: choose lora, freeze or full")
 
 
-def check_held_out(config: RunConfig) -> None:
+def check_held_out(options: RunOptions) -> None:
     """Raise `UserError` for data of no known length where one is needed, and for held-out data twice or nowhere."""
-    data, training = config.data, config.training
+    data, training = options.data, options.training
     if data.streaming:
         if training.do_train and training.max_steps <= 0:
             raise UserError("--streaming has no known length: give --max_steps")
@@ -68,9 +68,9 @@ def check_held_out(config: RunConfig) -> None:
         raise UserError("--do_train with --do_eval needs held-out data: give --val_size or --eval_dataset")
 
 
-def check_stage(config: RunConfig) -> None:
+def check_stage(options: RunOptions) -> None:
     """Raise `UserError` for what this stage cannot do with its data."""
-    data, training, stage = config.data, config.training, config.stage
+    data, training, stage = options.data, options.training, options.stage
     if training.do_predict and not training.predict_with_generate:
         raise UserError("--do_predict needs --predict_with_generate")
     if training.do_predict and not stage.predicts:
@@ -83,27 +83,27 @@ def check_stage(config: RunConfig) -> None:
             f"--stage {stage.name} compares the answers of a batch: --per_device_train_batch_size at least "
             f"{stage.min_batch}"
         )
-    if config.own.row_tokens and stage.loss_unit is None:
+    if options.own.row_tokens and stage.loss_unit is None:
         raise UserError(f"--row_tokens: --stage {stage.name} learns from a batch as a whole")
-    if config.own.row_tokens and world()[1] > 1:
+    if options.own.row_tokens and world()[1] > 1:
         raise UserError("--row_tokens is for one process: several learn from their batches as a whole")
 
 
-def check_ppo(config: RunConfig) -> None:
+def check_ppo(options: RunOptions) -> None:
     """Raise `UserError` for what stage ppo cannot do, and for a reward model in a stage that has no use for one."""
-    generating, training = config.generating, config.training
-    if config.reward.reward_model and not config.stage.generates:
-        raise UserError(f"--reward_model scores the answers of --stage ppo and grpo, not of {config.stage.name}")
-    if config.stage.name != "ppo":
+    generating, training = options.generating, options.training
+    if options.reward.reward_model and not options.stage.generates:
+        raise UserError(f"--reward_model scores the answers of --stage ppo and grpo, not of {options.stage.name}")
+    if options.stage.name != "ppo":
         return
-    if config.finetuning.finetuning_type == "freeze":
+    if options.finetuning.finetuning_type == "freeze":
         raise UserError(
             "--stage ppo compares with the model as it was, which is this one without its adapter: "
             "take --finetuning_type lora (or full, with a frozen copy), not freeze"
         )
-    if config.data.streaming:
+    if options.data.streaming:
         raise UserError("--stage ppo reads all of its prompts first: leave --streaming out")
-    if not config.reward.reward_model:
+    if not options.reward.reward_model:
         raise UserError("--stage ppo needs --reward_model: an adapter or model of --stage rm, or a server's address")
     if not generating.do_sample or not generating.temperature or generating.num_beams > 1:
         raise UserError("--stage ppo learns from sampled answers: give --temperature above 0 and --num_beams 1")
@@ -115,18 +115,18 @@ def check_ppo(config: RunConfig) -> None:
         raise UserError("--stage ppo is measured by its score: give --metric_for_best_model score, or leave it out")
 
 
-def check_grpo(config: RunConfig) -> None:
+def check_grpo(options: RunOptions) -> None:
     """Raise `UserError` for what stage grpo cannot do, and for its options in another stage."""
-    training, grpo = config.training, config.grpo
-    if config.stage.name != "grpo":
+    training, grpo = options.training, options.grpo
+    if options.stage.name != "grpo":
         if grpo.names:
-            raise UserError(f"--rewards belongs to --stage grpo, not {config.stage.name}")
+            raise UserError(f"--rewards belongs to --stage grpo, not {options.stage.name}")
         return
     if not grpo.names:
         raise UserError("--stage grpo needs --rewards: letter, citation, format, length, model, constitution, ...")
-    if ("model" in grpo.names) != (config.reward.reward_model is not None):
+    if ("model" in grpo.names) != (options.reward.reward_model is not None):
         raise UserError("--rewards model and --reward_model, who gives it, belong together")
-    if config.data.streaming:
+    if options.data.streaming:
         raise UserError("--stage grpo reads all of its prompts first: leave --streaming out")
     each, ahead = training.per_device_train_batch_size, training.gradient_accumulation_steps
     processes = world()[1]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from accelerate.utils import DeepSpeedPlugin
     from transformers import TrainingArguments
 
-    from carellama.config.run import RunConfig
+    from carellama.config.run import RunOptions
 
 ALONE, DDP, FSDP = "one process", "DDP", "FSDP2"
 LAUNCH = "launch.json"  # in a checkpoint: the engine that made it
@@ -74,17 +74,17 @@ def engine_of(training: TrainingArguments) -> Engine:
     return Engine(DDP if processes > 1 else ALONE, processes)
 
 
-def check_engine(config: RunConfig) -> None:
+def check_engine(options: RunOptions) -> None:
     """Raise `UserError` for what the engine cannot do, with what to do instead."""
     if lonely():
         raise UserError(
             "accelerate launch started one process of several: on a CPU it needs mpirun for more; take "
             "torchrun --nproc_per_node 2, or accelerate launch --config_file examples/accelerate/ddp_cpu.yaml"
         )
-    engine = engine_of(config.training)
+    engine = engine_of(options.training)
     if not engine.shards:
         return
-    training, finetuning, stage = config.training, config.finetuning, config.stage
+    training, finetuning, stage = options.training, options.finetuning, options.stage
     if not launched() or (engine.name == FSDP and engine.processes == 1):
         raise UserError(
             f"{engine.name} shards over processes and there is one: start several, as in torchrun --nproc_per_node 8"
@@ -95,27 +95,27 @@ def check_engine(config: RunConfig) -> None:
         raise UserError(f"--do_predict answers with whole weights, not under {engine.name}: carellama predict, later")
     if stage.generates:
         raise UserError(f"--stage {stage.name} answers with whole weights: {DDP_INSTEAD}, not {engine.name}")
-    if _copies(config):
+    if _copies(options):
         raise UserError(
             f"--stage {stage.name} with --finetuning_type {finetuning.finetuning_type} compares with a copy of the "
             f"whole weights, which {engine.name} does not keep: take lora, or {DDP_INSTEAD}"
         )
-    if config.model.quantization_bit:
+    if options.model.quantization_bit:
         raise UserError(f"--quantization_bit does not go with {engine.name}: {DDP_INSTEAD}, or leave it out")
     if engine.parts:
-        _check_parts(config, engine)
+        _check_parts(options, engine)
     if engine.name != FSDP:
         _check_deepspeed(training)
 
 
-def _copies(config: RunConfig) -> bool:
+def _copies(options: RunOptions) -> bool:
     """Whether the stage needs a frozen copy of all weights beside those that are trained."""
-    return config.finetuning.finetuning_type != "lora" and config.stage.reference_in_step and config.has_reference
+    return options.finetuning.finetuning_type != "lora" and options.stage.reference_in_step and options.has_reference
 
 
-def _check_parts(config: RunConfig, engine: Engine) -> None:
+def _check_parts(options: RunOptions, engine: Engine) -> None:
     """What needs a weight whole in a process that holds a part of it."""
-    finetuning = config.finetuning
+    finetuning = options.finetuning
     if finetuning.pissa_init:
         raise UserError(f"--pissa_init takes directions out of whole weights, not under {engine.name}: {DDP_INSTEAD}")
     if engine.name == FSDP:
@@ -126,12 +126,12 @@ def _check_parts(config: RunConfig, engine: Engine) -> None:
         raise UserError(
             f"--peft_type {finetuning.peft_type} begins with whole weights, not under {engine.name}: take FSDP2"
         )
-    if config.model.checkpoints:
+    if options.model.checkpoints:
         raise UserError(
             f"--checkpoint_dir is merged into whole weights, not under {engine.name}: export them first and train that "
             "model, or take ZeRO-2 or FSDP2"
         )
-    plugin = config.training.deepspeed_plugin
+    plugin = options.training.deepspeed_plugin
     if plugin is None or not plugin.zero3_save_16bit_model:
         raise UserError("ZeRO-3 would save no weights: set zero3_save_16bit_model: true in its configuration")
 
@@ -160,13 +160,13 @@ def step_batch(training: TrainingArguments) -> int:
     return int(training.per_device_train_batch_size * training.gradient_accumulation_steps * world()[1])
 
 
-def check_resume(config: RunConfig, checkpoint: str) -> None:
+def check_resume(options: RunOptions, checkpoint: str) -> None:
     """Raise `UserError` where this launch cannot go on from a checkpoint as the one before would have."""
     try:
         made = json.loads(Path(checkpoint, LAUNCH).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return  # of a version that did not write it
-    now = record_of(config.training)
+    now = record_of(options.training)
     engines = {made["engine"], now["engine"]}
     if len(engines - {ALONE, DDP}) > 0 and len(engines) > 1:
         raise UserError(f"{checkpoint} was made under {made['engine']}, this is {now['engine']}: launch it as before")
@@ -174,8 +174,8 @@ def check_resume(config: RunConfig, checkpoint: str) -> None:
         return
     number = f"{checkpoint} was made by {made['processes']} processes, these are {now['processes']}"
     needs = "ZeRO" if now["engine"].startswith("ZeRO") else ""
-    needs = needs or ("--streaming" if config.data.streaming else "")
-    needs = needs or (f"--stage {config.stage.name}" if config.stage.keeps_rollout else "")
+    needs = needs or ("--streaming" if options.data.streaming else "")
+    needs = needs or (f"--stage {options.stage.name}" if options.stage.keeps_rollout else "")
     if needs:
         raise UserError(f"{number}: {needs} goes on with the same number")
     if made["batch"] != now["batch"]:

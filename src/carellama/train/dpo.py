@@ -24,8 +24,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from carellama.config.objectives import PreferenceArguments
-from carellama.config.run import RunConfig
+from carellama.config.objectives import PreferenceOptions
+from carellama.config.run import RunOptions
 from carellama.data.encoding.prepare import Prepared
 from carellama.model.adapters import ReferenceModel
 from carellama.model.lora import AnyModel
@@ -41,14 +41,14 @@ class DPOTrainer(PairTrainer):
 
     def __init__(
         self,
-        config: RunConfig,
+        options: RunOptions,
         model: AnyModel,
         tokenizer: PreTrainedTokenizerBase,
         prepared: Prepared,
     ) -> None:
-        self.preference = config.preference
+        self.preference = options.preference
         self.passes = 0.0 if self.preference.is_reference_free else 1.0
-        super().__init__(config, model, tokenizer, prepared)
+        super().__init__(options, model, tokenizer, prepared)
         self.reference = None if self.preference.is_reference_free else ReferenceModel(self.model, sharded=self.sharded)
 
     def batch_loss(self, model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,7 +83,7 @@ class DPOTrainer(PairTrainer):
 
 
 def preference_loss(
-    own: torch.Tensor, other: torch.Tensor | None, lengths: torch.Tensor, how: PreferenceArguments
+    own: torch.Tensor, other: torch.Tensor | None, lengths: torch.Tensor, how: PreferenceOptions
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Each pair's loss and the rewards of its answers, (pairs,) each.
 

@@ -15,7 +15,7 @@ from carellama.errors import UserError, nearest
 from carellama.stages import plain_metric
 
 if TYPE_CHECKING:
-    from carellama.config.run import RunConfig
+    from carellama.config.run import RunOptions
 
 METRICS_ARE_FIXED = "evaluation gives the metrics of the stage; leave it out"
 IN_BATCHES = "evaluation keeps numbers only, no logits; leave it out"
@@ -53,16 +53,16 @@ ABOVE_ZERO = ("num_train_epochs", "logging_steps", "save_steps", "eval_steps", "
 BELOW = {"adam_beta1": 1, "adam_beta2": 1, "seed": 2**32, "data_seed": 2**32}
 
 
-def check_training_flags(config: RunConfig) -> None:
+def check_training_flags(options: RunOptions) -> None:
     """Raise `UserError` for flags of transformers that have no effect here, and for values that cannot be meant."""
-    training = config.training
+    training = options.training
     for name, (default, instead) in UNSUPPORTED.items():
         if (value := getattr(training, name)) != default:
             raise UserError(f"--{name} {_shown(value)} has no effect on this training: {instead}")
-    _check_numbers(config)
-    _check_order(config)
+    _check_numbers(options)
+    _check_order(options)
     if training.do_train:
-        _check_best(config)
+        _check_best(options)
 
 
 def _shown(value: object) -> str:
@@ -71,12 +71,12 @@ def _shown(value: object) -> str:
     return ",".join(str(getattr(one, "value", one)) for one in values)
 
 
-def _check_numbers(config: RunConfig) -> None:
-    training = config.training
+def _check_numbers(options: RunOptions) -> None:
+    training = options.training
     for name in dict.fromkeys([*LEAST, *ABOVE_ZERO]):
         value = getattr(training, name)
-        if name == "eval_steps" and name in config.asked:
-            value = float(config.asked[name])  # for 0 transformers has put --logging_steps
+        if name == "eval_steps" and name in options.asked:
+            value = float(options.asked[name])  # for 0 transformers has put --logging_steps
         if value is None:
             continue
         if name in ABOVE_ZERO and not value > 0:
@@ -85,34 +85,34 @@ def _check_numbers(config: RunConfig) -> None:
             bounds = f"at least {LEAST[name]}" if name in LEAST else "finite"
             below = f", and below {BELOW[name]:,}" if name in BELOW else ""
             raise UserError(f"--{name} is {value:.15g}; it must be {bounds}{below}")
-    steps = config.asked.get("max_steps")
+    steps = options.asked.get("max_steps")
     if training.max_steps == 0 or training.max_steps < -1:
         raise UserError(f"--max_steps is {steps or training.max_steps}; give at least 1, or -1 for --num_train_epochs")
 
 
-def _check_order(config: RunConfig) -> None:
+def _check_order(options: RunOptions) -> None:
     """The order of the records: what --train_sampling_strategy cannot set."""
-    strategy, stage = config.training.train_sampling_strategy, config.stage
+    strategy, stage = options.training.train_sampling_strategy, options.stage
     if strategy not in SAMPLING:
         raise UserError(
             f"--train_sampling_strategy {strategy}: batches have no padding, so grouping by length saves nothing; "
             f"known: {', '.join(SAMPLING)}"
         )
-    if strategy == "random" or not config.training.do_train:
+    if strategy == "random" or not options.training.do_train:
         return
     if stage.generates:
         raise UserError(
             f"--train_sampling_strategy {strategy}: --stage {stage.name} draws its prompts at random; leave it out"
         )
-    if config.data.streaming:
+    if options.data.streaming:
         raise UserError(
             f"--train_sampling_strategy {strategy}: --buffer_size shuffles a stream; --buffer_size 1 keeps its order"
         )
 
 
-def _check_best(config: RunConfig) -> None:
+def _check_best(options: RunOptions) -> None:
     """What the best checkpoint is chosen by has to be measured."""
-    training, stage = config.training, config.stage
+    training, stage = options.training, options.stage
     metric = training.metric_for_best_model
     if training.save_strategy == "best" and (metric is None or training.eval_strategy == "no"):
         raise UserError(
@@ -121,7 +121,7 @@ def _check_best(config: RunConfig) -> None:
         )
     if metric is None or training.eval_strategy == "no":
         return
-    known = [*stage.metrics, *(f"rewards_{name}" for name in config.grpo.names)]
+    known = [*stage.metrics, *(f"rewards_{name}" for name in options.grpo.names)]
     name = plain_metric(metric)
     if name not in stage.metric_aliases and not any(name == one or name.endswith(f"_{one}") for one in known):
         raise UserError(

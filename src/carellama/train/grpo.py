@@ -40,7 +40,7 @@ from trl import GRPOConfig
 from trl import GRPOTrainer as TRLTrainer
 from trl.trainer.utils import RepeatSampler
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks, prompt_ids
 from carellama.engine.transformers.generate import isolated_rng
 from carellama.errors import UserError
@@ -65,18 +65,18 @@ class RewardFailed(UserError):
     """A reward that could not be given: the training ends with a checkpoint, in all processes at the same step."""
 
 
-def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
+def prepare(options: RunOptions, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
     """Read the prompts, and check all rewards. Raises `UserError` before the model is loaded."""
-    arguments = config.grpo
+    arguments = options.grpo
     load_rewards(arguments)
     constitution = read_constitution(arguments.constitution_path) if "constitution" in arguments.names else None
-    if config.reward.reward_model:
-        check_reward(config.reward.reward_model, config, tokenizer)
-    tasks = prepare_tasks(config, tokenizer, template)
+    if options.reward.reward_model:
+        check_reward(options.reward.reward_model, options, tokenizer)
+    tasks = prepare_tasks(options, tokenizer, template)
     if constitution is not None:
         tasks.sources.append(constitution.source())
-    prompts = cast("int", to_trl_config(config).generation_batch_size) // arguments.num_generations
-    if config.training.do_train and len(tasks.train) < prompts:
+    prompts = cast("int", to_trl_config(options).generation_batch_size) // arguments.num_generations
+    if options.training.do_train and len(tasks.train) < prompts:
         raise UserError(
             f"a step takes the answers to {prompts} prompts and there are {len(tasks.train)}: give a smaller "
             "--per_device_train_batch_size or --gradient_accumulation_steps, or a larger --num_generations"
@@ -91,25 +91,25 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
     num_generations: int
     args: GRPOConfig
 
-    def __init__(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
-        self.template = get_template(config.data.template, tokenizer)
+    def __init__(self, options: RunOptions, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
+        self.template = get_template(options.data.template, tokenizer)
         self.encoder = GroupEncoder(tokenizer)
         self._unable: str | None = None
         self._guard = DivergenceGuard()
         logging.getLogger("trl.trainer.grpo_trainer").setLevel(logging.ERROR)  # it would log prompts that got no reward
-        rewards = self._loaded(config, model, tokenizer)
+        rewards = self._loaded(options, model, tokenizer)
         learned = [one for one in model.parameters() if one.requires_grad]
         dtypes = [one.dtype for one in learned]
         super().__init__(
             model=model,
             reward_funcs=list[Any](rewards.values()),
-            args=to_trl_config(config),
+            args=to_trl_config(options),
             train_dataset=to_trl_dataset(tasks.train or tasks.held_out or []),
             eval_dataset=to_trl_dataset(tasks.held_out) if tasks.held_out else None,
             processing_class=tokenizer,
-            callbacks=[EvaluationTable(), json_log_callback(config.training.output_dir)],
+            callbacks=[EvaluationTable(), json_log_callback(options.training.output_dir)],
         )
-        self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio
+        self.loraplus_lr_ratio = options.finetuning.loraplus_lr_ratio
         for one, dtype in zip(learned, dtypes, strict=True):
             one.data = one.data.to(dtype)
         self.reward_func_names = list(rewards)
@@ -118,19 +118,19 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
             self.eos_token_ids = self.template.stop_ids
             self.generation_kwargs["eos_token_id"] = self.generation_config.eos_token_id = self.template.stop_ids
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if config.grpo.grpo_beta and config.training.do_train:
-            self.beta = config.grpo.grpo_beta
+        if options.grpo.grpo_beta and options.training.do_train:
+            self.beta = options.grpo.grpo_beta
             reference = _ReferenceProxy(self.model, ReferenceModel(self.model, sharded=sharded))
             self.ref_model = reference  # type: ignore[assignment]  # a call is all that TRL does with it
 
-    def _loaded(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Reward]:
+    def _loaded(self, options: RunOptions, model: AnyModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Reward]:
         """All rewards of `--rewards`, in its order."""
-        found = load_rewards(config.grpo)
-        if "constitution" in config.grpo.names:
-            constitution = read_constitution(config.grpo.constitution_path)
-            found["constitution"] = self._check_losses(ConstitutionReward(load_judge(config.grpo), constitution))
-        if config.reward.reward_model:
-            score = load_reward(config.reward.reward_model, config, tokenizer, model)
+        found = load_rewards(options.grpo)
+        if "constitution" in options.grpo.names:
+            constitution = read_constitution(options.grpo.constitution_path)
+            found["constitution"] = self._check_losses(ConstitutionReward(load_judge(options.grpo), constitution))
+        if options.reward.reward_model:
+            score = load_reward(options.reward.reward_model, options, tokenizer, model)
 
             def scored(prompts: Conversations, completions: Completions, **_columns: object) -> Sequence[float]:
                 asked = [
@@ -139,7 +139,7 @@ class GRPOTrainer(AtomicCheckpointMixin, OwnOptimizer, TRLTrainer):
                 return score(asked, [completion_text(one) for one in completions])
 
             found["model"] = self._check_losses(scored)
-        return {name: found[name] for name in config.grpo.names}
+        return {name: found[name] for name in options.grpo.names}
 
     def _check_losses(self, reward: Reward) -> Reward:
         """A reward whose failure is remembered: all processes must learn of it before any of them stops."""
@@ -340,9 +340,9 @@ class _ReferenceProxy:
             return reference(**inputs)
 
 
-def to_trl_config(config: RunConfig) -> GRPOConfig:
+def to_trl_config(options: RunOptions) -> GRPOConfig:
     """The run's training flags as TRL's. Raises `UserError` for what it cannot do."""
-    training, grpo = config.training, config.grpo
+    training, grpo = options.training, options.grpo
     theirs = {field.name for field in dataclasses.fields(GRPOConfig) if field.init}
     shared = {
         field.name: getattr(training, field.name)
@@ -356,7 +356,7 @@ def to_trl_config(config: RunConfig) -> GRPOConfig:
             **shared
             | {
                 "num_generations": grpo.num_generations, "num_generations_eval": 1, "beta": 0.0,  # see `beta` above
-                "max_completion_length": config.generating.max_new_tokens, "temperature": grpo.rollout_temperature,
+                "max_completion_length": options.generating.max_new_tokens, "temperature": grpo.rollout_temperature,
                 "use_liger_kernel": False,  # TRL's is a loss of its own
                 "loss_type": grpo.grpo_loss, "reward_weights": grpo.weights,
             }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.prepare import Prepared
 from carellama.model.adapters import ReferenceModel
 from carellama.model.lora import AnyModel
@@ -36,16 +36,16 @@ class KTOTrainer(PackedTrainer):
 
     def __init__(
         self,
-        config: RunConfig,
+        options: RunOptions,
         model: AnyModel,
         tokenizer: PreTrainedTokenizerBase,
         prepared: Prepared,
     ) -> None:
-        super().__init__(config, model, tokenizer, prepared)
-        self.preference = config.preference
+        super().__init__(options, model, tokenizer, prepared)
+        self.preference = options.preference
         self.reference = ReferenceModel(self.model, sharded=self.sharded)
         lay_out = self.data_collator
-        longest = config.data.lengths.total
+        longest = options.data.lengths.total
         self.data_collator = lambda examples: (
             lay_out(examples) | {"others": lay_out(mismatched_pairs(examples, longest))}
         )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
 from carellama.train.callbacks import SignalStopCallback, stop_on_signals
@@ -34,7 +34,7 @@ class TrainingStopped(Exception):
         self.step, self.checkpoint, self.failure = step, checkpoint, failure
 
 
-def run_training(config: RunConfig, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:
+def run_training(options: RunOptions, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:
     """Train, save the model into the output folder and return the metrics.
 
     Raises `TrainingStopped` after Ctrl-C, and when the data turns out to be unusable while it is read, and `UserError`
@@ -42,14 +42,14 @@ def run_training(config: RunConfig, trainer: StageTrainer, resume_from: str | No
     """
     try:
         with _silence_disk_full_threads():
-            return _train_with_signals(config, trainer, resume_from)
+            return _train_with_signals(options, trainer, resume_from)
     except Exception as error:
         if not full(error):
             raise
         checkpoint = trainer.checkpoint or (Path(resume_from) if resume_from else None)
-        line = no_room(error, Path(config.training.output_dir))
+        line = no_room(error, Path(options.training.output_dir))
         raise UserError(
-            f"{line}; stopped at step {trainer.state.global_step}: {resume_hint(config, checkpoint)}"
+            f"{line}; stopped at step {trainer.state.global_step}: {resume_hint(options, checkpoint)}"
         ) from error
 
 
@@ -69,17 +69,17 @@ def _silence_disk_full_threads() -> Iterator[None]:
         threading.excepthook = hook
 
 
-def resume_hint(config: RunConfig, checkpoint: Path | None) -> str:
+def resume_hint(options: RunOptions, checkpoint: Path | None) -> str:
     """Return a one-line hint that tells how to resume."""
     if checkpoint is None:
         return "there is no checkpoint yet, so the same command starts from the beginning"
-    without = " (without --overwrite_output_dir)" if config.own.overwrite_output_dir else ""
+    without = " (without --overwrite_output_dir)" if options.own.overwrite_output_dir else ""
     return f"the same command{without} goes on from {checkpoint}"
 
 
-def _train_with_signals(config: RunConfig, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:
+def _train_with_signals(options: RunOptions, trainer: StageTrainer, resume_from: str | None) -> dict[str, float]:
     """What `run_training` does, with the errors of the libraries."""
-    output = Path(config.training.output_dir)
+    output = Path(options.training.output_dir)
     stopped = threading.Event()
     trainer.add_callback(SignalStopCallback(stopped, trainer.accelerator))
     try:

@@ -12,15 +12,15 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, cast
 
-from carellama.config.engine import GeneratingArguments
+from carellama.config.engine import GenerationOptions
 from carellama.config.objectives import READ_BY
 from carellama.config.options import field_names
 
 if TYPE_CHECKING:
-    from carellama.config.run import RunConfig
+    from carellama.config.run import RunOptions
 
 
-ANSWERS = field_names(GeneratingArguments)
+ANSWERS = field_names(GenerationOptions)
 SHARED_WITH_GRPO = ("max_new_tokens",)
 LEARNING = (  # read by a training alone
     "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
@@ -43,50 +43,50 @@ WITH_ARGUMENTS = ("galore", "apollo", "lomo", "ademamix", "anyprecision", "rmspr
 WITH_TARGETS = ("galore", "apollo")
 
 
-def options_without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[str]:
+def options_without_effect(options: RunOptions, asked: Mapping[str, str]) -> list[str]:
     """Return a line for each reason, with the options that were given and have no effect for it."""
     lines: list[str] = []
-    for found, reason in without_effect(config, asked):
+    for found, reason in without_effect(options, asked):
         names = ", ".join(f"--{name}" for name in found)
         lines.append(f"{names} {'have' if len(found) > 1 else 'has'} no effect: {reason}")
     return lines
 
 
-def without_effect(config: RunConfig, asked: Mapping[str, str]) -> list[tuple[list[str], str]]:
+def without_effect(options: RunOptions, asked: Mapping[str, str]) -> list[tuple[list[str], str]]:
     """Return the options that were given and have no effect, by the reason."""
-    given = [name for name, value in asked.items() if value.lower() != "none" and _is_set(config, name)]
+    given = [name for name, value in asked.items() if value.lower() != "none" and _is_set(options, name)]
     groups: list[tuple[list[str], str]] = []
     named: set[str] = set()
-    for options, reason in _reasons(config):
-        found = [name for name in given if name in options and name not in named]
+    for useless, reason in _reasons(options):
+        found = [name for name in given if name in useless and name not in named]
         named.update(found)
         if found:
             groups.append((found, reason))
     return groups
 
 
-def _is_set(config: RunConfig, name: str) -> bool:
+def _is_set(options: RunOptions, name: str) -> bool:
     """Whether an option has another value than its default."""
-    for group in dataclasses.fields(config):
-        options = getattr(config, group.name)
-        if not dataclasses.is_dataclass(options):
+    for part in dataclasses.fields(options):
+        group = getattr(options, part.name)
+        if not dataclasses.is_dataclass(group):
             continue
-        for field in dataclasses.fields(options):
+        for field in dataclasses.fields(group):
             if field.name == name:
-                return bool(getattr(options, name) != field.default)
+                return bool(getattr(group, name) != field.default)
     return False
 
 
-def _reasons(config: RunConfig) -> list[tuple[Collection[str], str]]:
+def _reasons(options: RunOptions) -> list[tuple[Collection[str], str]]:
     """All reasons that hold for this run, each with the options that it makes useless."""
-    found = _of_stage(config) + _of_generating(config) + _of_data(config)
-    if not config.training.do_train:
+    found = _of_stage(options) + _of_generating(options) + _of_data(options)
+    if not options.training.do_train:
         return [*found, (LEARNING, "nothing is trained (--do_train)")]
-    return found + _of_adapter(config) + _of_training(config)
+    return found + _of_adapter(options) + _of_training(options)
 
 
-def _of_stage(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    stage, loss = config.stage, config.preference.pref_loss
+def _of_stage(options: RunOptions) -> list[tuple[Collection[str], str]]:
+    stage, loss = options.stage, options.preference.pref_loss
     found: list[tuple[Collection[str], str]] = []
     for stages in dict.fromkeys(READ_BY.values()):
         if stage.name not in stages:
@@ -98,19 +98,19 @@ def _of_stage(config: RunConfig) -> list[tuple[Collection[str], str]]:
         found.append((("dataloader_drop_last",), f"--stage {stage.name} fills its last rollout"))
     if not stage.has_chat_format:
         found.append((("template", "system_prompt"), f"--stage {stage.name} learns texts as they are"))
-    if not (config.reward.reward_model or "").startswith("http"):
+    if not (options.reward.reward_model or "").startswith("http"):
         found.append((("reward_timeout",), "--reward_model is not the address of a server"))
-    if not config.model.quantization_bit:
+    if not options.model.quantization_bit:
         found.append((("quantization_type", "double_quantization"), "--quantization_bit is not given"))
-    elif config.model.quantization_bit != 4:
+    elif options.model.quantization_bit != 4:
         found.append((("quantization_type", "double_quantization"), "only --quantization_bit 4 reads it"))
-    if not config.model.rope_scaling:
+    if not options.model.rope_scaling:
         found.append((("rope_factor",), "--rope_scaling is not given"))
     return found
 
 
-def _of_generating(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    stage, training, generating = config.stage, config.training, config.generating
+def _of_generating(options: RunOptions) -> list[tuple[Collection[str], str]]:
+    stage, training, generating = options.stage, options.training, options.generating
     if stage.compares_completions:
         others = [name for name in ANSWERS if name not in SHARED_WITH_GRPO]
         return [(others, f"--stage {stage.name} samples by --rollout_temperature alone")]
@@ -126,8 +126,8 @@ def _of_generating(config: RunConfig) -> list[tuple[Collection[str], str]]:
     return found
 
 
-def _of_data(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    data, training = config.data, config.training
+def _of_data(options: RunOptions) -> list[tuple[Collection[str], str]]:
+    data, training = options.data, options.training
     found: list[tuple[Collection[str], str]] = []
     if not data.streaming:
         found.append((("buffer_size",), "--streaming is not given: all records are shuffled"))
@@ -146,12 +146,12 @@ def _of_data(config: RunConfig) -> list[tuple[Collection[str], str]]:
     return found
 
 
-def _of_adapter(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    finetuning = config.finetuning
+def _of_adapter(options: RunOptions) -> list[tuple[Collection[str], str]]:
+    finetuning = options.finetuning
     kind, found = finetuning.finetuning_type, list[tuple[Collection[str], str]]()
     if kind != "freeze":
         found.append((("num_layer_trainable", "name_module_trainable"), "only --finetuning_type freeze reads it"))
-    if not config.model.checkpoints:
+    if not options.model.checkpoints:
         found.append((("resume_lora_training",), "there is no --checkpoint_dir"))
     if kind != "lora":
         found.append(((*ADAPTER, "pissa_iter", "resume_lora_training"), f"--finetuning_type {kind} trains no adapter"))
@@ -164,8 +164,8 @@ def _of_adapter(config: RunConfig) -> list[tuple[Collection[str], str]]:
     return found
 
 
-def _of_training(config: RunConfig) -> list[tuple[Collection[str], str]]:
-    training = config.training
+def _of_training(options: RunOptions) -> list[tuple[Collection[str], str]]:
+    training = options.training
     optim = str(getattr(training.optim, "value", training.optim))
     chooses = training.load_best_model_at_end or training.save_strategy == "best"
     plateau = training.lr_scheduler_type == "reduce_lr_on_plateau"
@@ -193,7 +193,7 @@ def _of_training(config: RunConfig) -> list[tuple[Collection[str], str]]:
         (not training.use_liger_kernel, ("liger_kernel_config",), "--use_liger_kernel is not given"),
         (training.learning_rate == 0, ("learning_rate",), "at a rate of 0 nothing is learned"),
     ]  # fmt: skip
-    return [(options, reason) for holds, options, reason in cases if holds]
+    return [(useless, reason) for holds, useless, reason in cases if holds]
 
 
 def _name(value: object) -> str:

@@ -1,6 +1,6 @@
 """The options of a run, read and cross-checked.
 
-    config = run_config(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
+    config = run_options(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
 
 `parse_run` answers what is misspelt and loads no library; `build_run` has transformers read its flags.
 """
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from carellama.config.environment import world
 from carellama.config.reader import Parsed, Reader
-from carellama.config.run import RUN_OPTIONS, RunConfig
+from carellama.config.run import RUN_OPTIONS, RunOptions
 from carellama.config.transformers_options import training_flags
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def parse_run(
     return Reader((*RUN_OPTIONS, *more), command, training_flags()).read(argv, defaults)
 
 
-def build_run(parsed: Parsed, shared: Collection[str] = ()) -> RunConfig:
+def build_run(parsed: Parsed, shared: Collection[str] = ()) -> RunOptions:
     """Build the arguments of transformers and cross-check all; a line names options without effect, but `shared`."""
     from carellama.train.arguments import build_arguments  # it loads transformers, which takes seconds
     from carellama.train.checks import check_run
@@ -33,29 +33,29 @@ def build_run(parsed: Parsed, shared: Collection[str] = ()) -> RunConfig:
 
     groups = parsed.groups[: len(RUN_OPTIONS)]
     asked = {name: value for name, value in parsed.asked.items() if not name.endswith("_token")}
-    config = RunConfig.of(groups, build_arguments(groups[-1], parsed.training), asked)
-    check_run(config)
+    options = RunOptions.of(groups, build_arguments(groups[-1], parsed.training), asked)
+    check_run(options)
     if world()[0] == 0:
         own = {name: value for name, value in parsed.asked.items() if name not in shared}
-        for line in options_without_effect(config, own):
+        for line in options_without_effect(options, own):
             log.warning("%s", line)
-    return config
+    return options
 
 
-def run_config(argv: Sequence[str], command: str = "carellama train", **defaults: object) -> RunConfig:
+def run_options(argv: Sequence[str], command: str = "carellama train", **defaults: object) -> RunOptions:
     """Read and cross-check the options of one run."""
     return build_run(parse_run(argv, command, defaults))
 
 
-def shared_config(
+def shared_run_options(
     argv: Sequence[str], shared: Collection[str], command: str, **defaults: object
-) -> tuple[RunConfig, set[str]]:
-    """Read and cross-check as `run_config` does; `shared` options are those of several runs, which need not use all.
+) -> tuple[RunOptions, set[str]]:
+    """Read and cross-check as `run_options` does; `shared` options are those of several runs, which need not use all.
 
     Returns with the options the shared ones that have no effect on this run. A line names the others of that kind.
     """
     from carellama.train.no_effect import without_effect
 
     parsed = parse_run(argv, command, defaults)
-    config = build_run(parsed, shared)
-    return config, {name for names, _ in without_effect(config, parsed.asked) for name in names if name in shared}
+    options = build_run(parsed, shared)
+    return options, {name for names, _ in without_effect(options, parsed.asked) for name in names if name in shared}

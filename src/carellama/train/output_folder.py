@@ -9,21 +9,21 @@ import logging
 import shutil
 from pathlib import Path
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.errors import UserError
 from carellama.run_record import RUN_FILE
 
 log = logging.getLogger(__name__)
 
 
-def claim_output_folder(output: Path, config: RunConfig) -> str | None:
+def claim_output_folder(output: Path, options: RunOptions) -> str | None:
     """Guard the output folder; return the checkpoint to go on from, if any.
 
     A finished run, or files that are not ours, are not touched unless --overwrite_output_dir is given; an unfinished
     run of ours is gone on with.
     """
-    training = config.training
-    _check_sources(output, config)
+    training = options.training
+    _check_sources(output, options)
     asked = training.resume_from_checkpoint
     if asked and str(asked).lower() not in ("true", "false"):
         if not Path(asked, "trainer_state.json").is_file():
@@ -32,7 +32,7 @@ def claim_output_folder(output: Path, config: RunConfig) -> str | None:
     if not output.exists() or not any(output.iterdir()):
         return None
     checkpoints = sorted(output.glob("checkpoint-*/trainer_state.json"), key=lambda path: path.stat().st_mtime)
-    if config.own.overwrite_output_dir:
+    if options.own.overwrite_output_dir:
         _check_trained(output)
         if training.should_save:
             remove_previous_run(output)
@@ -57,11 +57,11 @@ def claim_output_folder(output: Path, config: RunConfig) -> str | None:
     return None
 
 
-def _check_sources(output: Path, config: RunConfig) -> None:
+def _check_sources(output: Path, options: RunOptions) -> None:
     """Raise `UserError` for an output folder that holds what the training reads: it would be replaced."""
-    reads = {"model_name_or_path": [config.model.model_name_or_path], "checkpoint_dir": config.model.checkpoints,
-             "reward_model": (config.reward.reward_model or "").split(","),
-             "judge_model_name_or_path": [config.grpo.judge_model_name_or_path or ""]}  # fmt: skip
+    reads = {"model_name_or_path": [options.model.model_name_or_path], "checkpoint_dir": options.model.checkpoints,
+             "reward_model": (options.reward.reward_model or "").split(","),
+             "judge_model_name_or_path": [options.grpo.judge_model_name_or_path or ""]}  # fmt: skip
     target = output.expanduser().resolve()
     for option, names in reads.items():
         for name in filter(None, names):

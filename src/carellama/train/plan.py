@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.config.environment import world
-from carellama.config.run import PlanArguments, RunConfig
+from carellama.config.run import PlanOptions, RunOptions
 from carellama.disk import write_json
 from carellama.errors import UserError
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
@@ -51,21 +51,21 @@ PART_LABELS = {
 
 def main(argv: Sequence[str]) -> None:
     """The verb: print the plan, and leave with 2 where it does not fit."""
-    if runs.print_help(argv, "carellama plan", PlanArguments):
+    if runs.print_help(argv, "carellama plan", PlanOptions):
         return
-    parsed = parse_run(argv, "carellama plan", {"do_train": True}, PlanArguments)
+    parsed = parse_run(argv, "carellama plan", {"do_train": True}, PlanOptions)
     runs.check_paths(parsed)
-    config, options = build_run(parsed), parsed.groups[-1]
+    options, plan_options = build_run(parsed), parsed.groups[-1]
     from carellama.train.memory.check import out_of_memory_message
 
     with tempfile.TemporaryDirectory(prefix="carellama-plan-") as folder:
-        made = make_plan(config, options.plan_steps, Path(folder))
+        made = make_plan(options, plan_options.plan_steps, Path(folder))
     print("\n".join(format_plan(made)))
-    if options.report:
-        write_json(Path(options.report), made)
+    if plan_options.report:
+        write_json(Path(plan_options.report), made)
     if not made["fits"]:
         raise UserError(out_of_memory_message(made))
-    print(f"next: {shlex.join(['carellama', 'train', *_without(argv, fields(PlanArguments))])}")
+    print(f"next: {shlex.join(['carellama', 'train', *_without(argv, fields(PlanOptions))])}")
 
 
 def _without(argv: Sequence[str], options: Sequence[Field]) -> list[str]:
@@ -84,12 +84,12 @@ def _without(argv: Sequence[str], options: Sequence[Field]) -> list[str]:
     return words
 
 
-def make_plan(config: RunConfig, steps: int, folder: Path) -> JSONObject:
+def make_plan(options: RunOptions, steps: int, folder: Path) -> JSONObject:
     """Return the plan of a run as plain values; `folder` takes what the measured steps write."""
     from carellama.train.memory.check import estimate_and_compare
     from carellama.train.session import Session, with_trained_template
 
-    session = Session.open(with_trained_template(config).with_training(output_dir=str(folder)))
+    session = Session.open(with_trained_template(options).with_training(output_dir=str(folder)))
     found = estimate_and_compare(session)
     found |= training_length(session)
     if steps and found["fits"]:
@@ -103,7 +103,7 @@ def training_length(session: Session) -> JSONObject:
     from carellama.data.encoding.token_stream import TokenStream
 
     assert session.prepared is not None, "a plan is of a training"
-    training, examples = session.config.training, session.prepared.train
+    training, examples = session.options.training, session.prepared.train
     if isinstance(examples, TokenStream):
         return {"tokens_per_epoch": None, "steps": training.max_steps}
     if not isinstance(examples, Examples):  # prompts: the batches are made of answers that are not there yet
@@ -128,11 +128,11 @@ def measure_steps(session: Session, steps: int, found: JSONObject) -> JSONObject
             self.ends.append(time.monotonic())
 
     clock = Clock()
-    config = session.config.with_training(
+    options = session.options.with_training(
         max_steps=steps + 1, save_strategy="no", eval_strategy="no", report_to=[], disable_tqdm=True,
         logging_strategy="no", load_best_model_at_end=False,
     )  # fmt: skip
-    session = replace(session, config=config)
+    session = replace(session, options=options)
     trainer = session.make_trainer(session.load_model())
     trainer.add_callback(clock)
     trainer.train()

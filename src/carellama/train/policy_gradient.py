@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from carellama.config.objectives import PPOArguments
+from carellama.config.objectives import PPOOptions
 
 KL_ADAPTATION_RATE = 0.1  # K_beta of Ziegler et al. 2019, section 2.2
 MAX_KL_ERROR = 0.2  # and the bound of its error
@@ -93,7 +93,7 @@ def ppo_losses(
     logps: torch.Tensor,
     values: torch.Tensor,
     old: dict[str, torch.Tensor],
-    how: PPOArguments,
+    how: PPOOptions,
 ) -> PPOLosses:
     """The loss of each token, (N,); `old` has logps, values, advantages and returns of the rollout, (N,) each.
 

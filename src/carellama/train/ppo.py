@@ -38,7 +38,7 @@ import torch.nn.functional as F
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.utils.data import DataLoader
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.prepare import Prepared, data_seed
 from carellama.data.encoding.prompts import Task, Tasks, prepare_tasks
 from carellama.engine.base import Sampling
@@ -74,33 +74,33 @@ VALUE_HEAD_NAME = "value_head"  # its name in the model; its file lies beside th
 EVAL_SEED = 1 << 20  # in place of an epoch, for what evaluation draws
 
 
-def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
+def prepare(options: RunOptions, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
     """Check the reward and read the prompts. Raises `UserError` before the model is loaded."""
-    check_reward(str(config.reward.reward_model), config, tokenizer)
-    return prepare_tasks(config, tokenizer, template)
+    check_reward(str(options.reward.reward_model), options, tokenizer)
+    return prepare_tasks(options, tokenizer, template)
 
 
 class PPOTrainer(PackedTrainer):
     """Learns from scores of its own answers; evaluation answers held-out prompts and gives their mean score."""
 
-    def __init__(self, config: RunConfig, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
+    def __init__(self, options: RunOptions, model: AnyModel, tokenizer: PreTrainedTokenizerBase, tasks: Tasks) -> None:
         train = cast("Examples", range(len(tasks.train)))  # what evaluation and the loader ask for: a length and places
         held_out = cast("Examples", range(len(tasks.held_out))) if tasks.held_out else None
-        if config.training.ddp_find_unused_parameters is None:
+        if options.training.ddp_find_unused_parameters is None:
             # it would not find the value head, behind forward
-            config = config.with_training(ddp_find_unused_parameters=False)
+            options = options.with_training(ddp_find_unused_parameters=False)
         numbers = Prepared(train, held_out, tasks.report, tasks.sources, packed=False)
-        super().__init__(config, model, tokenizer, numbers)
+        super().__init__(options, model, tokenizer, numbers)
         self.eval_parts = tasks.parts
         if self.sharded:
             raise UserError("--stage ppo answers with whole weights: launch it with DDP, not FSDP or DeepSpeed")
-        self.options, self.seed = config.ppo, data_seed(config)
+        self.options, self.seed = options.ppo, data_seed(options)
         self.tasks = tasks
         self.collate_rows = self.data_collator
         self.data_collator = index_batch  # type: ignore[assignment]  # of evaluation: numbers of tasks
-        template = get_template(config.data.template, tokenizer)
+        template = get_template(options.data.template, tokenizer)
         self.engine = TransformersEngine(self.model, tokenizer, template, self.args.per_device_eval_batch_size)
-        self.sampling = Sampling.of(config.generating)
+        self.sampling = Sampling.of(options.generating)
         dropouts = [module for module in self.model.modules() if isinstance(module, torch.nn.Dropout) and module.p]
         for module in dropouts:  # departure 3
             module.p = 0.0
@@ -109,7 +109,7 @@ class PPOTrainer(PackedTrainer):
         learns = any(parameter.requires_grad for parameter in self.model.parameters())
         compares = learns or hasattr(self.model, "peft_config")
         self.reference = ReferenceModel(self.model, sharded=self.sharded) if compares else None
-        self.score = load_reward(str(config.reward.reward_model), config, tokenizer, self.model)
+        self.score = load_reward(str(options.reward.reward_model), options, tokenizer, self.model)
         self.coefficient, self.moments = self.options.ppo_kl_coef, RunningMoments()
         self._resumed: dict[str, torch.Tensor] = {}
         self._current: Rollout | None = None

@@ -34,16 +34,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carellama.config.commands import RecipeArguments
+from carellama.config.commands import RecipeOptions
 from carellama.config.reader import parse_options, read_yaml, to_flags
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.datasets import load_datasets
 from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
 from carellama.evaluate.table import compare
 from carellama.stages import STAGES, Stage
-from carellama.train.options import shared_config
+from carellama.train.options import shared_run_options
 
 KEYS = ("output_dir", "settings", "stages", "measure")
 OWN = ("after", "launch")  # keys of a stage that are not options
@@ -97,7 +97,7 @@ class Step:
 
 def run(argv: Sequence[str]) -> None:
     """`carellama recipe`."""
-    (arguments,) = parse_options((RecipeArguments,), argv, "carellama recipe FILE.yaml", positional="recipe")
+    (arguments,) = parse_options((RecipeOptions,), argv, "carellama recipe FILE.yaml", positional="recipe")
     folder, steps, measures = read_chain(arguments.recipe)
     if arguments.dry_run:
         for step in steps:
@@ -144,14 +144,14 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, object]
                 f"{BASE}, {MADE}, {MEASURES}"
             )
         step = _step(name, settings | own, steps, folder, path)
-        _, unused = shared_config(step.flags, settings.keys() - own.keys(), "carellama train")
+        _, unused = shared_run_options(step.flags, settings.keys() - own.keys(), "carellama train")
         steps[name] = replace(step, unused=frozenset(unused))
     found = {name: settings | own for name, own in measures.items()}
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
         _reward(options, steps, path, name)
         flags = to_flags(_for_eval(options, folder / MEASURES))
-        _, unused = shared_config(flags, settings.keys() - measures[name].keys(), "carellama eval", do_eval=True)
+        _, unused = shared_run_options(flags, settings.keys() - measures[name].keys(), "carellama eval", do_eval=True)
         found[name] = {key: value for key, value in options.items() if key not in unused}
     return folder, list(steps.values()), found
 
@@ -235,9 +235,9 @@ def data_of(flags: Sequence[str]) -> dict[str, str]:
     level = log.level
     log.setLevel(logging.ERROR)  # the run itself says how it reads them
     try:
-        config: RunConfig = shared_config(flags, (), "carellama train")[0]
-        names = list(dict.fromkeys([*config.data.datasets, *config.data.eval_datasets]))
-        return {dataset.name: dataset.digest() for dataset in load_datasets(names, config.data)}
+        options: RunOptions = shared_run_options(flags, (), "carellama train")[0]
+        names = list(dict.fromkeys([*options.data.datasets, *options.data.eval_datasets]))
+        return {dataset.name: dataset.digest() for dataset in load_datasets(names, options.data)}
     finally:
         log.setLevel(level)
 

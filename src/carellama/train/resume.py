@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from carellama.config.run import RunConfig, settings_of
+from carellama.config.run import RunOptions, settings_of
 from carellama.errors import UserError
 from carellama.records import JSONObject
 from carellama.run_record import read_run
@@ -72,7 +72,7 @@ BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
 
 
 def check_changes(
-    config: RunConfig, checkpoint: str, sources: Sequence[Mapping[str, object]] | None = None
+    options: RunOptions, checkpoint: str, sources: Sequence[Mapping[str, object]] | None = None
 ) -> dict[str, list[object]]:
     """Return the options that differ from those of the checkpoint and are allowed to, each with [then, now].
 
@@ -89,53 +89,53 @@ def check_changes(
     if record is None:
         log.warning("%s has no run.json: whether its options were the same is not known", checkpoint)
         return {}
-    now = json.loads(json.dumps(settings_of(config), default=str))
-    found = changed_options(record.get("settings", {}), now, config)
-    same_batch = record.get("used", {}).get("batch") == step_batch(config.training)
-    if same_batch and config.stage.loss_unit is not None:
+    now = json.loads(json.dumps(settings_of(options), default=str))
+    found = changed_options(record.get("settings", {}), now, options)
+    same_batch = record.get("used", {}).get("batch") == step_batch(options.training)
+    if same_batch and options.stage.loss_unit is not None:
         found = {name: values for name, values in found.items() if name not in BATCH}
     if sources is not None and DATA_OPTION not in found:
-        contents: list[object] = [_contents(record.get("data", []), config), _contents(sources, config)]
+        contents: list[object] = [_contents(record.get("data", []), options), _contents(sources, options)]
         if contents[0] != contents[1]:
             found[DATA] = contents
-    _refuse(config, checkpoint, found)
+    _refuse(options, checkpoint, found)
     return found
 
 
 def changed_options(
-    then: Mapping[str, JSONObject], now: Mapping[str, JSONObject], config: RunConfig
+    then: Mapping[str, JSONObject], now: Mapping[str, JSONObject], options: RunOptions
 ) -> dict[str, list[object]]:
     """Return the options of two runs that differ and may change what is learned, each with [then, now]."""
     found: dict[str, list[object]] = {}
-    for group, options in now.items():
+    for group, settings in now.items():
         before = then.get(group, {})
-        for name, value in options.items():
+        for name, value in settings.items():
             if name == "dataloader_num_workers" and max(before.get(name, 0), 1) == max(value, 1):
                 continue  # one worker reads a stream in the order that the process itself does
-            if name in before and before[name] != value and not _is_harmless(name, config):
+            if name in before and before[name] != value and not _is_harmless(name, options):
                 found[name] = [before[name], value]
     return found
 
 
-def _is_harmless(name: str, config: RunConfig) -> bool:
+def _is_harmless(name: str, options: RunOptions) -> bool:
     """Whether an option may differ without a word. Of a stream, the number of workers decides on the order."""
     if name == "dataloader_num_workers":
-        return not config.data.streaming
+        return not options.data.streaming
     if name in EVALUATION:
-        return not config.training.load_best_model_at_end
+        return not options.training.load_best_model_at_end
     if name in ANSWERS:
-        return not config.stage.generates
+        return not options.stage.generates
     return name in HARMLESS
 
 
-def _contents(sources: Sequence[Mapping[str, object]], config: RunConfig) -> dict[str, object]:
+def _contents(sources: Sequence[Mapping[str, object]], options: RunOptions) -> dict[str, object]:
     """Name to digest of the training data; of a stream, whose files are not read for one, their sizes and times."""
-    named = [one for one in sources if one.get("name") in config.data.datasets]
+    named = [one for one in sources if one.get("name") in options.data.datasets]
     return {str(one["name"]): one.get("sha1") or one.get("files") for one in named}
 
 
-def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[object]]) -> None:
-    allowed = {name.strip().removeprefix("--") for name in (config.own.resume_changed or "").split(",")}
+def _refuse(options: RunOptions, checkpoint: str, found: Mapping[str, Sequence[object]]) -> None:
+    allowed = {name.strip().removeprefix("--") for name in (options.own.resume_changed or "").split(",")}
     fixed = [name for name in found if name in FIXED]
     again = "begin again with --overwrite_output_dir or another --output_dir"
     if fixed:
@@ -150,11 +150,11 @@ def _refuse(config: RunConfig, checkpoint: str, found: Mapping[str, Sequence[obj
             f"{checkpoint} was made with another {_shown(refused, found)}: give the same, {again}, or confirm with "
             f"--resume_changed {names}"
         )
-    if set(found) & set(OF_OPTIMIZER) and engine_of(config.training).name.startswith("ZeRO"):
+    if set(found) & set(OF_OPTIMIZER) and engine_of(options.training).name.startswith("ZeRO"):
         raise UserError(
             f"DeepSpeed restores the optimizer by itself, with the old {_shown(list(found), found)}: {again}"
         )
-    steps = config.training.max_steps
+    steps = options.training.max_steps
     if "max_steps" in found and 0 < steps <= (reached := _step(checkpoint)):
         raise UserError(f"--max_steps {steps}: {checkpoint} is at step {reached} already")
 

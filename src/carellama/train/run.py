@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from carellama.config.environment import world
 from carellama.config.help import training_help
 from carellama.config.reader import Parsed, read_yaml
-from carellama.config.run import RUN_OPTIONS, RunConfig, settings_of
+from carellama.config.run import RUN_OPTIONS, RunOptions, settings_of
 from carellama.disk import write_json
 from carellama.errors import UserError, lookup
 from carellama.model.paths import check_model
@@ -98,7 +98,7 @@ def check_paths(parsed: Parsed) -> None:
             raise UserError(f"{name} is no file, and no dataset of {info} has this name")
 
 
-def run(config: RunConfig, *, summary: bool = False) -> JSONObject:
+def run(options: RunOptions, *, summary: bool = False) -> JSONObject:
     """Do what the options ask for and return all results; with `summary` print them. Raises `UserError` early."""
     from carellama.data.encoding.prepare import conversations
 
@@ -107,30 +107,30 @@ def run(config: RunConfig, *, summary: bool = False) -> JSONObject:
     from carellama.train.output_folder import claim_output_folder
     from carellama.train.session import Session, with_trained_template
 
-    config = with_trained_template(config)
-    training = config.training
+    options = with_trained_template(options)
+    training = options.training
 
     output = Path(training.output_dir)
     with training.main_process_first(desc="claim the output folder"):
-        checkpoint = claim_output_folder(output, config) if training.do_train else None
+        checkpoint = claim_output_folder(output, options) if training.do_train else None
         if checkpoint:
             from carellama.train.resume import check_changes
 
-            check_resume(config, checkpoint)
-            check_changes(config, checkpoint)
-        elif config.own.resume_changed:
+            check_resume(options, checkpoint)
+            check_changes(options, checkpoint)
+        elif options.own.resume_changed:
             log.warning("--resume_changed has no effect: there is no checkpoint to resume, the run begins at step 0")
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output_dir {output} cannot be made: {error.strerror}") from error
-    session = Session.open(config)
-    config, prepared = session.config, session.prepared
+    session = Session.open(options)
+    options, prepared = session.options, session.prepared
     if prepared and training.should_save and not prepared.streams:
         write_data_report(prepared, output)
-    if prepared and config.data.show_example and training.should_save:
+    if prepared and options.data.show_example and training.should_save:
         print_example(prepared.first(), session.tokenizer)
-    chats = conversations(config) if training.do_predict else []
+    chats = conversations(options) if training.do_predict else []
     if training.do_train:
         from carellama.train.memory.check import check_memory
 
@@ -144,7 +144,7 @@ def run(config: RunConfig, *, summary: bool = False) -> JSONObject:
     if summary and training.should_save:
         from carellama.train.summary import print_summary
 
-        print_summary(config, results, history)
+        print_summary(options, results, history)
     return results
 
 
@@ -156,20 +156,20 @@ def train_and_evaluate(
     from carellama.train.resume import check_changes, history
     from carellama.train.summary import History
 
-    config, prepared, training = session.config, session.prepared, session.config.training
+    options, prepared, training = session.options, session.prepared, session.options.training
     assert prepared is not None
-    changes = check_changes(config, checkpoint, prepared.sources) if checkpoint else {}
+    changes = check_changes(options, checkpoint, prepared.sources) if checkpoint else {}
     resumed = history(checkpoint, changes) if checkpoint else []
     record(session, results, resumed)
     trainer = session.make_trainer(model)
     trainer.changes = changes
     try:
         if training.do_train:
-            results |= run_training(config, trainer, checkpoint)
+            results |= run_training(options, trainer, checkpoint)
     except TrainingStopped as stopped:
         finish_stream_report(session, trainer)
         record(session, results, resumed)
-        exit_stopped(config, stopped, trainer)
+        exit_stopped(options, stopped, trainer)
     finish_stream_report(session, trainer)
     output = Path(training.output_dir)
     if training.do_eval:
@@ -179,13 +179,13 @@ def train_and_evaluate(
     steps = History.of(trainer.state, loads_best=training.load_best_model_at_end)
     record(session, results, resumed)
     if training.do_train and training.should_save:
-        if config.finetuning.plot_loss:
+        if options.finetuning.plot_loss:
             from carellama.train.plot import plot_loss
 
             plot_loss(output, kept=steps.kept)
         from carellama.export.card import write_checkpoint_card
 
-        write_checkpoint_card(output, config.model, config.stage.model_kind)
+        write_checkpoint_card(output, options.model, options.stage.model_kind)
     return steps
 
 
@@ -193,7 +193,7 @@ def finish_stream_report(session: Session, trainer: StageTrainer) -> None:
     """Write the report of a stream, when all processes have ended theirs."""
     from carellama.data.encoding.prepare import Prepared
 
-    prepared, training = session.prepared, session.config.training
+    prepared, training = session.prepared, session.options.training
     if not isinstance(prepared, Prepared) or not prepared.streams:
         return
     trainer.accelerator.wait_for_everyone()
@@ -202,11 +202,11 @@ def finish_stream_report(session: Session, trainer: StageTrainer) -> None:
         write_data_report(prepared, Path(training.output_dir))
 
 
-def exit_stopped(config: RunConfig, stopped: TrainingStopped, trainer: StageTrainer) -> NoReturn:
+def exit_stopped(options: RunOptions, stopped: TrainingStopped, trainer: StageTrainer) -> NoReturn:
     """End a run that a signal (130) or its data (2) stopped, and say in one line how to resume it."""
     from carellama.train.loop import resume_hint
 
-    hint = resume_hint(config, stopped.checkpoint)
+    hint = resume_hint(options, stopped.checkpoint)
     if stopped.failure is None:
         line = f"stopped at step {stopped.step}; {hint}"
     elif stopped.checkpoint is None:
@@ -225,23 +225,23 @@ def predict_answers(session: Session, model: AnyModel, chats: list[Chat]) -> dic
     from carellama.engine.transformers.engine import TransformersEngine
     from carellama.evaluate.predict import predict as answer
 
-    training = session.config.training
+    training = session.options.training
     engine = TransformersEngine(model, session.tokenizer, session.template, training.per_device_eval_batch_size)
-    sampling = Sampling.of(session.config.generating, seed=training.seed)
+    sampling = Sampling.of(session.options.generating, seed=training.seed)
     results = answer(engine, chats, sampling, Path(training.output_dir))
     return results.to_dict() if results else {}
 
 
 def record(session: Session, results: dict[str, object], resumed: Sequence[dict[str, object]] = ()) -> None:
     """Write run.json; an evaluation leaves that of a training as it is."""
-    config, output = session.config, Path(session.config.training.output_dir)
-    if not config.training.should_save:
+    options, output = session.options, Path(session.options.training.output_dir)
+    if not options.training.should_save:
         return
-    earlier = (None if config.training.do_train else read_run(output)) or {}
+    earlier = (None if options.training.do_train else read_run(output)) or {}
     if earlier.get("settings", {}).get("training", {}).get("do_train"):
         return
     write_run(
-        output, asked=config.asked, settings=settings_of(config), used=session.decisions,
+        output, asked=options.asked, settings=settings_of(options), used=session.decisions,
         data=session.prepared.sources if session.prepared else [], results=results, resumed=list(resumed),
     )  # fmt: skip
 

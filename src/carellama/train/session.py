@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.examples import Examples
 from carellama.data.encoding.prepare import Prepared, prepare
 from carellama.data.encoding.prompts import Tasks
@@ -85,87 +85,87 @@ class Session:
     `prepared` is None where nothing is trained or evaluated by its loss.
     """
 
-    config: RunConfig
+    options: RunOptions
     tokenizer: PreTrainedTokenizerBase
     template: Template
     added: Added
     prepared: Prepared | Tasks | None
 
     @classmethod
-    def open(cls, config: RunConfig) -> Session:
+    def open(cls, options: RunOptions) -> Session:
         """Read what needs no weights, and refuse what can be refused.
 
         `config`: with the chat format of its checkpoints, see `with_trained_template`.
         """
-        if config.training.do_train:
-            check_optimizer(config.training)
-            check_adapter_options(plan_adapters(config.model, config.finetuning), config.asked)
-        tokenizer = load_tokenizer(config.model)
+        if options.training.do_train:
+            check_optimizer(options.training)
+            check_adapter_options(plan_adapters(options.model, options.finetuning), options.asked)
+        tokenizer = load_tokenizer(options.model)
         added: Added = {}
-        if config.finetuning.add_tokens:
-            added = add_tokens(tokenizer, Path(config.finetuning.add_tokens).expanduser())
-        template = get_template(config.data.template, tokenizer)
+        if options.finetuning.add_tokens:
+            added = add_tokens(tokenizer, Path(options.finetuning.add_tokens).expanduser())
+        template = get_template(options.data.template, tokenizer)
         prepared = None
-        if config.training.do_train or config.training.do_eval:
-            config = limited_to_window(config)
-            if package := NEEDS.get(config.stage.name):
-                need(package, extra="rl", why=f"--stage {config.stage.name}")
-            place = PREPARE.get(config.stage.name)
+        if options.training.do_train or options.training.do_eval:
+            options = limited_to_window(options)
+            if package := NEEDS.get(options.stage.name):
+                need(package, extra="rl", why=f"--stage {options.stage.name}")
+            place = PREPARE.get(options.stage.name)
             read: Callable[..., Prepared | Tasks] = import_object(place) if place else prepare
-            with config.training.main_process_first(desc="encode the data"):
-                prepared = read(config, tokenizer, template)
-        if isinstance(prepared, Prepared) and config.training.do_train and config.data.template is None:
+            with options.training.main_process_first(desc="encode the data"):
+                prepared = read(options, tokenizer, template)
+        if isinstance(prepared, Prepared) and options.training.do_train and options.data.template is None:
             template = asked_as_learned(template, prepared)
             tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint
-        return cls(config, tokenizer, template, added, prepared)
+        return cls(options, tokenizer, template, added, prepared)
 
     @cached_property
     def model_plan(self) -> ModelPlan:
         """How the model is loaded, and what is trained of it."""
-        config = self.config
+        options = self.options
         return ModelPlan(
-            kind=config.stage.model_kind,
-            dtype=weights_dtype(config),
-            attention=attention_of(config),
-            adapters=plan_adapters(config.model, config.finetuning if config.training.do_train else None),
+            kind=options.stage.model_kind,
+            dtype=weights_dtype(options),
+            attention=attention_of(options),
+            adapters=plan_adapters(options.model, options.finetuning if options.training.do_train else None),
             new_tokens=tuple(sorted(self.added)),
         )
 
     @property
     def decisions(self) -> dict[str, object]:
         """What the run has made of its options, for run.json."""
-        config, plan = self.config, self.model_plan
-        prompt, answer, whole = config.data.lengths
+        options, plan = self.options, self.model_plan
+        prompt, answer, whole = options.data.lengths
         return {
             "template": self.template.name,
             "dtype": plan.dtype,
-            "computes_in": config.compute_dtype,
+            "computes_in": options.compute_dtype,
             "attention": plan.attention,
             "max_source_length": prompt,
             "max_target_length": answer,
             "cutoff_len": whole,
-            "row_tokens": config.row_limit,
-            **record_of(config.training),
+            "row_tokens": options.row_limit,
+            **record_of(options.training),
         }
 
     def load_model(self) -> AnyModel:
         """The model, with what is trained on it."""
         from transformers import set_seed
 
-        config, training, plan = self.config, self.config.training, self.model_plan
+        options, training, plan = self.options, self.options.training, self.model_plan
         fit = training.do_train
         set_seed(training.seed)  # new adapters are drawn at random
-        if config.model.checkpoints and checkpoint_kind(config.model) == "reward" != plan.kind:
-            raise UserError(f"{config.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
-        model = load_model(config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind)
+        if options.model.checkpoints and checkpoint_kind(options.model) == "reward" != plan.kind:
+            raise UserError(f"{options.model.checkpoints[-1]} is a reward model: it goes with --stage rm")
+        model = load_model(options.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind)
         if plan.kind == "reward":  # a reader that pads with the end token would never score it
             self.tokenizer.pad_token = (
                 find_pad_token(self.tokenizer, self.template.stop_ids) or self.tokenizer.pad_token
             )
-        match_tokenizer(model, self.tokenizer, extended=bool(plan.new_tokens or tokenizer_checkpoint(config.model)))
+        match_tokenizer(model, self.tokenizer, extended=bool(plan.new_tokens or tokenizer_checkpoint(options.model)))
         if self.added:
             begin(model, self.added)
-        if fit and config.stage.has_chat_format:
+        if fit and options.stage.has_chat_format:
             self._name_chat_format(model)
         adapted = apply_adapters(model, plan.adapters, plan.new_tokens)
         if fit:
@@ -176,36 +176,36 @@ class Session:
         """Write the trained chat format and its end tokens into what checkpoints save for other programs."""
         self.tokenizer.chat_template = self.template.jinja
         ends = list(dict.fromkeys([*self.template.stop_ids, self.tokenizer.eos_token_id]))
-        for config in (model.config, model.config.get_text_config()):
-            config.eos_token_id = ends if len(ends) > 1 else ends[0]
+        for options in (model.config, model.config.get_text_config()):
+            options.eos_token_id = ends if len(ends) > 1 else ends[0]
         if getattr(model, "generation_config", None) is not None:
             model.generation_config.eos_token_id = ends
 
     def make_trainer(self, model: AnyModel) -> StageTrainer:
         """Return the trainer of the stage."""
-        trainer = import_object(TRAINERS[self.config.stage.name])
-        with reached_hub(self.config.training):
-            made: StageTrainer = trainer(self.config, model, self.tokenizer, self.prepared)
+        trainer = import_object(TRAINERS[self.options.stage.name])
+        with reached_hub(self.options.training):
+            made: StageTrainer = trainer(self.options, model, self.tokenizer, self.prepared)
         return made
 
 
-def with_trained_template(config: RunConfig) -> RunConfig:
+def with_trained_template(options: RunOptions) -> RunOptions:
     """The options with named weights resolved, and with the chat format that the checkpoints were trained with."""
-    model, data = with_named_weights(config.model, config.data)
-    return replace(config, model=model, data=as_trained(model, data))
+    model, data = with_named_weights(options.model, options.data)
+    return replace(options, model=model, data=as_trained(model, data))
 
 
-def limited_to_window(config: RunConfig) -> RunConfig:
+def limited_to_window(options: RunOptions) -> RunOptions:
     """Return the options with lengths that the model's positions hold: longer records are cut by rule, and counted.
 
     The options keep what was asked. A stage that generates looks at the positions itself: they hold its answers too.
     """
-    data = config.data
-    window = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
-    if not window or data.lengths.total <= window or config.stage.generates:
-        return config
+    data = options.data
+    window = getattr(load_config(options.model).get_text_config(), "max_position_embeddings", None)
+    if not window or data.lengths.total <= window or options.stage.generates:
+        return options
     log.info("records may have %d tokens, which is all that the model takes, not %d", window, data.lengths.total)
-    return replace(config, data=replace(data, window=int(window)))
+    return replace(options, data=replace(data, window=int(window)))
 
 
 @contextmanager
@@ -221,21 +221,21 @@ def reached_hub(training: Training) -> Iterator[None]:
         raise UserError(f"--push_to_hub: {' '.join(str(error).split())}") from error
 
 
-def weights_dtype(config: RunConfig) -> str:
+def weights_dtype(options: RunOptions) -> str:
     """The precision the weights are loaded in.
 
     Frozen weights (LoRA, evaluation) in what the machine computes in; trained ones in float32, of which mixed precision
     makes its own copies: in bfloat16, steps smaller than 1/256 of a weight would be lost.
     """
-    learns = config.training.do_train and config.finetuning.finetuning_type in ("full", "freeze")
-    return "float32" if learns and config.model.dtype == "auto" else config.frozen_dtype
+    learns = options.training.do_train and options.finetuning.finetuning_type in ("full", "freeze")
+    return "float32" if learns and options.model.dtype == "auto" else options.frozen_dtype
 
 
-def attention_of(config: RunConfig) -> str | None:
+def attention_of(options: RunOptions) -> str | None:
     """transformers' name of the attention: completions are compared in padded batches, so the model's own in place of
     that of packed rows."""
-    chosen = attention.choose(config.model.attention, model_class(config.model, config.stage.model_kind))
-    return None if config.stage.compares_completions and chosen == attention.PACKED else chosen
+    chosen = attention.choose(options.model.attention, model_class(options.model, options.stage.model_kind))
+    return None if options.stage.compares_completions and chosen == attention.PACKED else chosen
 
 
 def asked_as_learned(template: Template, prepared: Prepared) -> Template:

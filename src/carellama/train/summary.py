@@ -21,7 +21,7 @@ from typing import cast
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.model.load import read_adapter_json
 from carellama.model.paths import ADAPTER
 from carellama.stages import greater_is_better
@@ -130,9 +130,9 @@ class History:
         return cls(losses, evaluations, int(state.global_step), kept)
 
 
-def closing_lines(config: RunConfig, results: Mapping[str, object], history: History | None) -> list[str]:
+def closing_lines(options: RunOptions, results: Mapping[str, object], history: History | None) -> list[str]:
     """Return the summary of a run: what it did, the numbers that matter, the files, the next command."""
-    training = config.training
+    training = options.training
     rows: list[tuple[str, str]] = []
     if history is not None and training.do_train:
         rows += _learned(history)
@@ -148,17 +148,17 @@ def closing_lines(config: RunConfig, results: Mapping[str, object], history: His
     output = Path(training.output_dir)
     rows.append(("files", f"{output}: {', '.join(name for name in FILES if (output / name).is_file())}"))
     width = max(len(name) for name, _ in rows)
-    commands = next_commands(config)
-    return [_headline(config, results, history), *(f"  {name:<{width}}  {value}" for name, value in rows),
+    commands = next_commands(options)
+    return [_headline(options, results, history), *(f"  {name:<{width}}  {value}" for name, value in rows),
             *(f"{'next:' if not number else '  or:'} {line}" for number, line in enumerate(commands))]  # fmt: skip
 
 
-def _headline(config: RunConfig, results: Mapping[str, object], history: History | None) -> str:
-    training, finetuning = config.training, config.finetuning
-    name = Path(config.model.model_name_or_path).name
-    base = f"{name} with {config.model.checkpoint_dir}" if config.model.checkpoint_dir else name
+def _headline(options: RunOptions, results: Mapping[str, object], history: History | None) -> str:
+    training, finetuning = options.training, options.finetuning
+    name = Path(options.model.model_name_or_path).name
+    base = f"{name} with {options.model.checkpoint_dir}" if options.model.checkpoint_dir else name
     if not training.do_train:
-        data = config.data.eval_dataset or config.data.dataset
+        data = options.data.eval_dataset or options.data.dataset
         done = " and ".join(
             verb for verb, did in (("evaluated", training.do_eval), ("predicted", training.do_predict)) if did
         )
@@ -166,7 +166,7 @@ def _headline(config: RunConfig, results: Mapping[str, object], history: History
     seconds = int(cast("float", results.get("train_runtime", 0)))
     steps = history.steps if history else 0
     return (
-        f"trained: {finetuning.stage} on {config.data.dataset}, {base}, {finetuning.finetuning_type}, "
+        f"trained: {finetuning.stage} on {options.data.dataset}, {base}, {finetuning.finetuning_type}, "
         f"{steps} step{'s' if steps != 1 else ''} in {seconds // 60}:{seconds % 60:02}"
     )
 
@@ -187,25 +187,25 @@ def _learned(history: History) -> list[tuple[str, str]]:
     return rows
 
 
-def trained_checkpoints(config: RunConfig) -> list[str]:
+def trained_checkpoints(options: RunOptions) -> list[str]:
     """Return the `--checkpoint_dir` that gives the trained model on its base: its own folder, and those below it."""
-    earlier, finetuning = config.model.checkpoints, config.finetuning
-    output = str(config.training.output_dir)
-    if not config.training.do_train:
+    earlier, finetuning = options.model.checkpoints, options.finetuning
+    output = str(options.training.output_dir)
+    if not options.training.do_train:
         return earlier
     if finetuning.finetuning_type != "lora":
         return [output]  # whole weights
     last = Path(earlier[-1]).expanduser() if earlier else None
     if last is not None and (last / ADAPTER).is_file() and finetuning.goes_on_with_adapter:
         scores = read_adapter_json(last).get("task_type") == "SEQ_CLS"
-        if scores == (config.stage.model_kind == "reward"):
+        if scores == (options.stage.model_kind == "reward"):
             earlier = earlier[:-1]  # it was trained further
     return [*earlier, output]
 
 
-def model_words(config: RunConfig, checkpoints: Sequence[str]) -> list[str]:
+def model_words(options: RunOptions, checkpoints: Sequence[str]) -> list[str]:
     """Return the options that name the model again, as words of a command line. Tokens are left out."""
-    model = config.model
+    model = options.model
     words = ["--model_name_or_path", model.model_name_or_path]
     if checkpoints:
         words += ["--checkpoint_dir", ",".join(checkpoints)]
@@ -221,13 +221,13 @@ def model_words(config: RunConfig, checkpoints: Sequence[str]) -> list[str]:
     return words
 
 
-def next_commands(config: RunConfig) -> list[str]:
+def next_commands(options: RunOptions) -> list[str]:
     """Return the commands that usually follow, to paste."""
-    stage, output = config.stage, Path(config.training.output_dir)
-    words = model_words(config, trained_checkpoints(config))
+    stage, output = options.stage, Path(options.training.output_dir)
+    words = model_words(options, trained_checkpoints(options))
     chat = ["chat", *words]
     export = ["export", *words, "--output_dir", f"{output}_export"]
-    if not config.training.do_train:
+    if not options.training.do_train:
         commands = [export] if stage.model_kind == "reward" else [chat]
     elif not stage.can_chat:
         commands = [export]
@@ -236,6 +236,6 @@ def next_commands(config: RunConfig) -> list[str]:
     return [shlex.join(["carellama", *command]) for command in commands]
 
 
-def print_summary(config: RunConfig, results: Mapping[str, object], history: History | None) -> None:
+def print_summary(options: RunOptions, results: Mapping[str, object], history: History | None) -> None:
     """Print the summary of a run to stdout."""
-    print("\n".join(closing_lines(config, results, history)), flush=True)
+    print("\n".join(closing_lines(options, results, history)), flush=True)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, ProgressCallback, Trainer
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_row, part_of_row, row_parts
 from carellama.data.encoding.prepare import Prepared
 from carellama.data.encoding.token_stream import FailingStream, Failure, TokenStream, collate_or_fail
@@ -73,45 +73,45 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
 
     def __init__(
         self,
-        config: RunConfig,
+        options: RunOptions,
         model: AnyModel,
         tokenizer: PreTrainedTokenizerBase,
         prepared: Prepared,
     ) -> None:
         experts = any("expert" in name for name, _ in model.named_modules())  # not all of which every batch goes to
-        if isinstance(model, PeftModel) and config.training.ddp_find_unused_parameters is None and not experts:
+        if isinstance(model, PeftModel) and options.training.ddp_find_unused_parameters is None and not experts:
             # which transformers cannot know of an adapter
-            config = config.with_training(ddp_find_unused_parameters=False)
+            options = options.with_training(ddp_find_unused_parameters=False)
         super().__init__(
             model=model,
-            args=config.training,
+            args=options.training,
             data_collator=collate_row,
             train_dataset=prepared.train,
             eval_dataset=prepared.held_out,
             processing_class=tokenizer,
         )
         self.work = ThroughputCounter(self.model, self.passes)
-        self.progress = Progress(self.work, config.compute_dtype)
+        self.progress = Progress(self.work, options.compute_dtype)
         for shown in (ProgressCallback, PrinterCallback):  # ours says more
             self.remove_callback(shown)
         self.add_callback(self.progress)
         self.add_callback(EvaluationTable(self.progress.show))
-        self.add_callback(json_log_callback(config.training.output_dir))
+        self.add_callback(json_log_callback(options.training.output_dir))
         self.model_accepts_loss_kwargs = True  # compute_loss below divides by the step's units itself
-        engine = engine_of(config.training)
+        engine = engine_of(options.training)
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if self.sharded != engine.shards:
             raise UserError(f"{engine} was asked for, and accelerate goes on with {self.accelerator.distributed_type}")
-        asked = prepared.packed and bool(config.data.packing)
+        asked = prepared.packed and bool(options.data.packing)
         self.data_collator = choose_collator(model, tokenizer, packing=asked, sharded=self.sharded)
         self.chunked = not self.sharded and has_plain_head(self.model)
         self.head_dtype = torch.bfloat16 if self.args.bf16 else None
-        self.noise = config.training.neftune_noise_alpha
+        self.noise = options.training.neftune_noise_alpha
         self.neftune_noise_alpha = None  # ours knows where records begin, see carellama.train.neftune
-        self.loraplus_lr_ratio = config.finetuning.loraplus_lr_ratio  # see carellama.train.optimizer
+        self.loraplus_lr_ratio = options.finetuning.loraplus_lr_ratio  # see carellama.train.optimizer
         self.eval_parts: dict[str, slice] = prepared.parts  # the examples of each held-out dataset
-        self.row_limit = config.row_limit
-        self.together = config.stage.loss_unit or 1
+        self.row_limit = options.row_limit
+        self.together = options.stage.loss_unit or 1
         self._guard = DivergenceGuard()
         self._noted: dict[str, list[float]] = {}
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
 from carellama.data.catalogue.entries import Entry, Part, Split, entries, find
@@ -87,7 +87,7 @@ class Conversion:
 
 def run(argv: Sequence[str]) -> None:
     """Convert, write the records, and print the account: a file for each kind of record."""
-    (arguments,) = parse_options((ConvertArguments,), argv, "carellama data convert NAME_OR_FILE", positional="name")
+    (arguments,) = parse_options((ConvertOptions,), argv, "carellama data convert NAME_OR_FILE", positional="name")
     conversion = planned(arguments)
     outputs = _outputs(conversion, arguments)
     for path, reason in conversion.unread.items():
@@ -109,7 +109,7 @@ def run(argv: Sequence[str]) -> None:
     print(f"next: carellama data check {' '.join(shlex.quote(str(output)) for output in outputs)}")
 
 
-def _outputs(conversion: Conversion, arguments: ConvertArguments) -> dict[Path, Conversion]:
+def _outputs(conversion: Conversion, arguments: ConvertOptions) -> dict[Path, Conversion]:
     """The files to write: one, or NAME-KIND for each kind of record. `UserError` for one that is there already."""
     output = Path(arguments.output or f"{Path(conversion.name.replace(':', '-')).name}.jsonl")
     kinds = conversion.by_kind()
@@ -159,7 +159,7 @@ def _info(file_name: str, kind: str) -> dict[str, object]:
     return entry | {"ranking": True} if kind == "preference pairs" else entry
 
 
-def planned(arguments: ConvertArguments) -> Conversion:
+def planned(arguments: ConvertOptions) -> Conversion:
     """Find the files and the layout of each. `UserError` where nothing can be converted."""
     given = Path(arguments.name).expanduser()
     name = arguments.name.partition(":")[0]
@@ -230,7 +230,7 @@ def of_folder(entry: Entry, part: Part, folder: Path, split: Split) -> Conversio
     return _fitted(f"{entry.name}:{part.name}", found, {name: LAYOUTS[name] for name in part.layouts})
 
 
-def of_path(place: Path, arguments: ConvertArguments) -> Conversion:
+def of_path(place: Path, arguments: ConvertOptions) -> Conversion:
     """A file or folder given instead of a dataset's name. `UserError` where it is not there, or with options of one."""
     if not place.exists():
         raise UserError(f"{place}: there is no such file or folder, and no dataset of the catalogue of this name")

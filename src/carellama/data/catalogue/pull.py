@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from carellama.config.data_commands import PullArguments
+from carellama.config.data_commands import PullOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
 from carellama.data.catalogue import hosts
@@ -39,7 +39,7 @@ from carellama.text import counted
 
 def run(argv: Sequence[str]) -> None:
     """Fetch what the arguments name. Raises `UserError` where no host gives it, or the terms are not accepted."""
-    (arguments,) = parse_options((PullArguments,), argv, "carellama data pull NAME", positional="name")
+    (arguments,) = parse_options((PullOptions,), argv, "carellama data pull NAME", positional="name")
     entry, _ = find(arguments.name)
     if ":" in arguments.name:
         say(f"all parts of {entry.name} are fetched")
@@ -106,7 +106,7 @@ def agree(entry: Entry, home: Path, *, accepted: bool) -> None:
         raise UserError(f"the terms of {entry.name} were not accepted ({entry.terms}); nothing is fetched")
 
 
-def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
+def from_hosts(entry: Entry, home: Path, arguments: PullOptions) -> None:
     """Fetch all that the hosts hold, each thing from the first of its hosts that gives it."""
     able = [host for host in entry.hosts if host.kind != "manual"]
     if not able:
@@ -131,7 +131,7 @@ def from_hosts(entry: Entry, home: Path, arguments: PullArguments) -> None:
 class _Pull:
     """One run: what has come, from where, and whether the terms were accepted."""
 
-    def __init__(self, entry: Entry, home: Path, arguments: PullArguments) -> None:
+    def __init__(self, entry: Entry, home: Path, arguments: PullOptions) -> None:
         self.entry, self.home, self.incoming = entry, home, home / "incoming"
         self.token, self.accepted = arguments.hf_auth_token, arguments.accept_licence
         self.agreed = False

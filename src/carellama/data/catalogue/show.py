@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from carellama.config.data_commands import ListArguments, ShowArguments
+from carellama.config.data_commands import ListOptions, ShowOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
 from carellama.data.catalogue.entries import Entry, Host, entries, find
@@ -23,7 +23,7 @@ HEADINGS = ("name", "stage", "language", "rows", "licence", "where", "needs", "p
 
 def list_datasets(argv: Sequence[str]) -> None:
     """Print a table of the datasets that one stage, or one language, can use."""
-    (arguments,) = parse_options((ListArguments,), argv, "carellama data list")
+    (arguments,) = parse_options((ListOptions,), argv, "carellama data list")
     chosen = [
         entry
         for entry in entries().values()
@@ -74,7 +74,7 @@ def _columns(rows: Sequence[tuple[str, ...]]) -> None:
 
 def show(argv: Sequence[str]) -> None:
     """Print all that the catalogue says of one dataset, what of it was pulled, and the next command to type."""
-    (arguments,) = parse_options((ShowArguments,), argv, "carellama data show NAME", positional="name")
+    (arguments,) = parse_options((ShowOptions,), argv, "carellama data show NAME", positional="name")
     entry, _ = find(arguments.name)
     for line in description(entry):
         print(line)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from carellama.config.data_commands import CheckArguments
+from carellama.config.data_commands import CheckOptions
 from carellama.config.reader import parse_options
 from carellama.data.check.known_datasets import datasets_for
 from carellama.data.check.report import Check, Problem, lines, to_dict
@@ -44,7 +44,7 @@ QUOTES = re.compile(r"(turn \d+)( is '.*)")
 
 def run(argv: Sequence[str]) -> None:
     """Check the files, print what was found, and leave with exit code 1 when something is wrong."""
-    (arguments,) = parse_options((CheckArguments,), argv, "carellama data check FILE...", positional="files")
+    (arguments,) = parse_options((CheckOptions,), argv, "carellama data check FILE...", positional="files")
     paths = files_of(arguments.files)
     if arguments.report and Path(arguments.report).resolve() in [path.resolve() for path in paths]:
         raise UserError(f"--report {arguments.report} is a file that is checked: give another name")
@@ -82,7 +82,7 @@ def files_of(names: Sequence[str]) -> list[Path]:
     return found
 
 
-def checked(path: Path, arguments: CheckArguments) -> Check:
+def checked(path: Path, arguments: CheckOptions) -> Check:
     """Read a file once and judge each of its rows; a file that breaks off is judged up to there."""
     check = Check(path, most_shown=arguments.most_shown)
     try:
@@ -107,7 +107,7 @@ def checked(path: Path, arguments: CheckArguments) -> Check:
 class _Judge:
     """Counts what is wrong with the rows of one file."""
 
-    def __init__(self, check: Check, arguments: CheckArguments) -> None:
+    def __init__(self, check: Check, arguments: CheckOptions) -> None:
         self.check = check
         self.arguments = arguments
         self.takes = STAGE_KINDS[arguments.stage] if arguments.stage else None

@@ -19,8 +19,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Literal, TextIO, get_args
 
-from carellama.config.data import DataArguments
-from carellama.config.data_commands import CleanArguments
+from carellama.config.data import DataOptions
+from carellama.config.data_commands import CleanOptions
 from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
 from carellama.data.clean.account import Account, Removed
@@ -46,7 +46,7 @@ Numbered = tuple[int, Record]  # the number of the row in the input, over all da
 
 def run(argv: Sequence[str]) -> None:
     """Clean, write the records, and print the account."""
-    (arguments,) = parse_options((CleanArguments,), argv, "carellama data clean NAME_OR_FILE...", positional="names")
+    (arguments,) = parse_options((CleanOptions,), argv, "carellama data clean NAME_OR_FILE...", positional="names")
     account, written = clean(arguments)
     for line in account.report.lines():
         print(line)
@@ -57,12 +57,12 @@ def run(argv: Sequence[str]) -> None:
     print(f"next: carellama data check {shlex.quote(arguments.output)}")
 
 
-def clean(arguments: CleanArguments) -> tuple[Account, int]:
+def clean(arguments: CleanOptions) -> tuple[Account, int]:
     """Write the clean records of `arguments.names`; the account, and how many were written."""
     _check(arguments)
     output, listed = Path(arguments.output), Path(arguments.removed) if arguments.removed else None
     deidentifier = _deidentifier(arguments)
-    datasets = load_datasets(arguments.names, DataArguments(dataset_dir=arguments.dataset_dir))
+    datasets = load_datasets(arguments.names, DataOptions(dataset_dir=arguments.dataset_dir))
     _require_one_kind(datasets)
     for path in filter(None, (output, listed)):
         refuse_sources(path, (source for dataset in datasets for source in dataset.files))
@@ -147,7 +147,7 @@ def _write_unique(
     return written
 
 
-def _check(arguments: CleanArguments) -> None:
+def _check(arguments: CleanOptions) -> None:
     """Raise `UserError` for options that cannot be."""
     for path in filter(None, (arguments.output, arguments.removed)):
         if Path(path).exists() and not arguments.overwrite:
@@ -174,7 +174,7 @@ def _require_one_kind(datasets: Sequence[Dataset]) -> None:
         raise UserError(f"{holding}: a file of both cannot be read again; clean each kind into its own --output")
 
 
-def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
+def _deidentifier(arguments: CleanOptions) -> Deidentifier | None:
     if arguments.secret_file and arguments.deidentify != "surrogate":
         raise UserError("--secret_file is for --deidentify surrogate")
     if not arguments.deidentify:
@@ -193,7 +193,7 @@ def _deidentifier(arguments: CleanArguments) -> Deidentifier | None:
 
 
 def _useful(
-    dataset: Dataset, bounds: CleanArguments, exams: Exams, deidentifier: Deidentifier | None, account: Account
+    dataset: Dataset, bounds: CleanOptions, exams: Exams, deidentifier: Deidentifier | None, account: Account
 ) -> Iterator[Numbered]:
     """The records that pass the filters and hold no exam question."""
     first = sum(entry.rows for entry in account.report.datasets.values())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from carellama.config.data_commands import ConvertArguments
+from carellama.config.data_commands import ConvertOptions
 from carellama.config.environment import dataset_home
 from carellama.data.catalogue.convert import Conversion, of_folder, planned
 from carellama.data.catalogue.entries import entries
@@ -27,7 +27,7 @@ def gather(names: Sequence[str], exams: Exams, *, catalogue: bool = True) -> Exa
     `UserError` for a name that is none, and for one of `names` that holds no question.
     """
     for name in names:
-        _take(exams, name, planned(ConvertArguments(name=name)), needed=True)
+        _take(exams, name, planned(ConvertOptions(name=name)), needed=True)
     missing: list[str] = []
     for entry in entries().values() if catalogue else ():
         folder = dataset_home() / entry.name / "files"

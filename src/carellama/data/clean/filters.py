@@ -1,6 +1,6 @@
 r"""What makes a record useless by itself: language, length, repetition, boilerplate.
 
-    refusal(record, CleanArguments(names, languages="zh"))   # None, or (reason, detail)
+    refusal(record, CleanOptions(names, languages="zh"))   # None, or (reason, detail)
 
 Judged are all answers of a conversation (it stays while one of them is of use), the better one of a pair (the other may
 be as bad as it likes) and the text of a text; of an exam question only its language and length.
@@ -19,7 +19,7 @@ import re
 from collections.abc import Sequence
 from functools import cache
 
-from carellama.config.data_commands import CleanArguments
+from carellama.config.data_commands import CleanOptions
 from carellama.config.options import split_commas
 from carellama.package_data import package_yaml
 from carellama.records import Chat, Pair, Question, Record, Text
@@ -32,7 +32,7 @@ URLS_ONLY = re.compile(r"(?:\s*(?:https?://|www\.)\S+\s*)+")
 Refusal = tuple[str, str]  # reason, detail; the detail holds no text of the record
 
 
-def refusal(record: Record, bounds: CleanArguments) -> Refusal | None:
+def refusal(record: Record, bounds: CleanOptions) -> Refusal | None:
     """Why a record is of no use, None where it is."""
     question, answers = parts(record)
     if bounds.languages:

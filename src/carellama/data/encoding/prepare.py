@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from carellama.config.data import DataArguments
+from carellama.config.data import DataOptions
 from carellama.config.environment import cache_home
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import SKIP_HINT, Dataset, load_datasets
 from carellama.data.encoding.encode import Encoder
@@ -100,7 +100,7 @@ class RowEncoder:
         tokenizer: PreTrainedTokenizerBase,
         template: Template,
         stage: Stage,
-        data: DataArguments,
+        data: DataOptions,
     ) -> None:
         self.dataset = dataset
         self.stage = stage
@@ -160,11 +160,11 @@ def last_answer_only(record: Chat) -> Chat:
 
 
 def encode_dataset(
-    dataset: Dataset, config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template, limit: int | None
+    dataset: Dataset, options: RunOptions, tokenizer: PreTrainedTokenizerBase, template: Template, limit: int | None
 ) -> tuple[TokenStore, DataReport, dict[str, object]]:
     """Return the tokens of a dataset's first rows (encoding what is not cached), their report, and its entry for
     run.json. `limit`: how many rows, None for all."""
-    data, stage = config.data, config.stage
+    data, stage = options.data, options.stage
     digest = dataset.digest()
     backend = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     key = key_of(
@@ -173,7 +173,7 @@ def encode_dataset(
         data.on_bad_record, data.mask_history,
     )  # fmt: skip
     folder = Path(data.data_cache_dir or cache_home() / "tokens") / key
-    if data.overwrite_cache and config.training.local_process_index == 0:  # the others read what this one writes
+    if data.overwrite_cache and options.training.local_process_index == 0:  # the others read what this one writes
         shutil.rmtree(folder, ignore_errors=True)
     report = finished(folder)
     if report is None:
@@ -213,36 +213,36 @@ def _languages(dataset: Dataset) -> list[str]:
     return [name for name, count in seen.most_common() if name in ("zh", "en") and count * 10 >= seen.total()]
 
 
-def data_seed(config: RunConfig) -> int:
+def data_seed(options: RunOptions) -> int:
     """What the order of the data depends on."""
-    training = config.training
+    training = options.training
     return int(training.seed if training.data_seed is None else training.data_seed)
 
 
-def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Prepared:
+def prepare(options: RunOptions, tokenizer: PreTrainedTokenizerBase, template: Template) -> Prepared:
     """Encode, mix, hold out and pack the datasets of a run. Raises `UserError` before anything is trained."""
-    data, stage, seed = config.data, config.stage, data_seed(config)
+    data, stage, seed = options.data, options.stage, data_seed(options)
     packed = data.packing if data.packing is not None else stage.packs_by_default
     window = data.lengths.total if packed else None
     width = stage.examples_per_record
-    encoding = _Encoding(config, tokenizer, template)
-    if data.streaming and config.training.do_train:
-        return _prepare_stream(config, encoding, window, width, packed=packed)
-    limit = data.max_samples if config.training.do_train else data.eval_limit
+    encoding = _Encoding(options, tokenizer, template)
+    if data.streaming and options.training.do_train:
+        return _prepare_stream(options, encoding, window, width, packed=packed)
+    limit = data.max_samples if options.training.do_train else data.eval_limit
     stores = encoding.stores(data.datasets, limit)
-    if stage.needs_judged_answers and config.training.do_train:
+    if stage.needs_judged_answers and options.training.do_train:
         _both_kinds(stores, stage)
     entries = [np.arange(len(store) // width) for store in stores]
     out = None
     if data.eval_dataset:
         out = encoding.evaluated(width)
-        if config.training.do_train:
+        if options.training.do_train:
             encoding.count_shared(out.stores, stores)
     elif data.val_size:
         held = hold_out(stores, data.val_size, seed, width)
         entries, out = held.train, chosen(stores, held.entries, width)
         encoding.count_held_out(stores, held, out)
-    if not config.training.do_train:  # each record once, whatever the mix
+    if not options.training.do_train:  # each record once, whatever the mix
         every = mixed(stores, entries, width=width)
         return Prepared(every, every if out is None else out, encoding.report, encoding.sources, packed)
     train = mixed(stores, entries, data.mix_strategy, data.probabilities, seed, window=window, width=width)
@@ -253,8 +253,8 @@ def prepare(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Tem
 class _Encoding:
     """Encodes the datasets of a run, each once, with the report of all and their entries for run.json."""
 
-    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
-        self.config, self.tokenizer, self.template = config, tokenizer, template
+    def __init__(self, options: RunOptions, tokenizer: PreTrainedTokenizerBase, template: Template) -> None:
+        self.options, self.tokenizer, self.template = options, tokenizer, template
         self.report = DataReport()
         self.sources: list[dict[str, object]] = []
         self._names: dict[Path, str] = {}  # folder of a store -> its name in the report
@@ -262,13 +262,13 @@ class _Encoding:
     def stores(self, names: list[str], limit: int | None) -> list[TokenStore]:
         """Return the tokens of these datasets, counted in the report unless they are there already."""
         found: list[TokenStore] = []
-        for dataset in load_datasets(names, self.config.data):
-            store, counts, entry = encode_dataset(dataset, self.config, self.tokenizer, self.template, limit)
+        for dataset in load_datasets(names, self.options.data):
+            store, counts, entry = encode_dataset(dataset, self.options, self.tokenizer, self.template, limit)
             if not len(store):
                 raise UserError(f"dataset {dataset.name!r}: no row could be used; see {'; '.join(counts.lines()[1:])}")
             folder = store.shards[0].parent
             if folder not in self._names:
-                most = self.config.data.max_samples
+                most = self.options.data.max_samples
                 name = self.report.add_dataset(dataset.name, counts, dataset.remarks(), limit, most)
                 self._names[folder] = name
                 self.sources.append(entry | {"name": name})
@@ -280,7 +280,7 @@ class _Encoding:
 
     def evaluated(self, width: int) -> Examples:
         """Return the examples of --eval_dataset, each once."""
-        data = self.config.data
+        data = self.options.data
         stores = self.stores(data.eval_datasets, data.max_eval_samples)
         return mixed(stores, [np.arange(len(store) // width) for store in stores], width=width)
 
@@ -334,19 +334,19 @@ def _both_kinds(stores: Sequence[TokenStore], stage: Stage) -> None:
 
 
 def _prepare_stream(
-    config: RunConfig, encoding: _Encoding, window: int | None, width: int, *, packed: bool
+    options: RunOptions, encoding: _Encoding, window: int | None, width: int, *, packed: bool
 ) -> Prepared:
     """Prepare the datasets of a run as a stream, and encode those that it is evaluated on."""
-    data = config.data
+    data = options.data
     datasets = load_datasets(data.datasets, data)
     encoders = [
-        RowEncoder(dataset, encoding.tokenizer, encoding.template, config.stage, data).encode for dataset in datasets
+        RowEncoder(dataset, encoding.tokenizer, encoding.template, options.stage, data).encode for dataset in datasets
     ]
     mixing = Mixing(
-        data.mix_strategy, data.probabilities, data_seed(config), data.buffer_size, window, data.max_samples, width
+        data.mix_strategy, data.probabilities, data_seed(options), data.buffer_size, window, data.max_samples, width
     )
-    stream = TokenStream(datasets, encoders, mixing, Path(config.training.output_dir) / ".stream")
-    if config.training.should_save:
+    stream = TokenStream(datasets, encoders, mixing, Path(options.training.output_dir) / ".stream")
+    if options.training.should_save:
         stream.forget()  # of an earlier run
     held: Examples | list[list[Tokens]] | None = None
     if data.eval_dataset:
@@ -362,9 +362,9 @@ def _prepare_stream(
     return Prepared(stream, held, encoding.report, sources, packed)
 
 
-def conversations(config: RunConfig) -> list[Chat]:
+def conversations(options: RunOptions) -> list[Chat]:
     """The conversations that --do_predict answers: those of --eval_dataset if given, else of --dataset."""
-    data = config.data
+    data = options.data
     found: list[Chat] = []
     report = DataReport()
     limit = data.max_eval_samples if data.eval_dataset else data.eval_limit

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.convert import BadRecord
 from carellama.data.datasets import SKIP_HINT, Dataset, load_datasets
 from carellama.data.encoding.examples import metric_names
@@ -119,12 +119,12 @@ def prompt_ids(encoder: GroupEncoder, template: Template, prompts: Sequence[Sequ
     return [ids.tolist() for (ids,) in encoder.encode(groups)]
 
 
-def prepare_tasks(config: RunConfig, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
+def prepare_tasks(options: RunOptions, tokenizer: PreTrainedTokenizerBase, template: Template) -> Tasks:
     """Read, check, mix and hold out the prompts of a run. Raises `UserError` before anything is trained."""
-    data, seed = config.data, data_seed(config)
+    data, seed = options.data, data_seed(options)
     encoder = GroupEncoder(tokenizer)
-    reader = _Reader(config, lambda prompt: len(prompt_ids(encoder, template, [prompt])[0]))
-    training = config.training.do_train
+    reader = _Reader(options, lambda prompt: len(prompt_ids(encoder, template, [prompt])[0]))
+    training = options.training.do_train
     sets = reader.read_all(data.datasets, data.max_samples if training else data.eval_limit)
     out: list[_PromptSet] | None = None
     if data.eval_dataset:
@@ -165,18 +165,18 @@ def _parts(sets: Sequence[_PromptSet]) -> dict[str, slice]:
 class _Reader:
     """Rows of a dataset to tasks that fit, with the account of all of them."""
 
-    def __init__(self, config: RunConfig, tokens: Callable[[Sequence[Message]], int]) -> None:
-        self.data, self.stage, self.tokens = config.data, config.stage, tokens
+    def __init__(self, options: RunOptions, tokens: Callable[[Sequence[Message]], int]) -> None:
+        self.data, self.stage, self.tokens = options.data, options.stage, tokens
         self.report, self.sources = DataReport(), list[dict[str, object]]()
         self._sets: dict[tuple[str, int | None], _PromptSet] = {}
-        self.rewards = config.grpo.names
-        context = getattr(load_config(config.model).get_text_config(), "max_position_embeddings", None)
+        self.rewards = options.grpo.names
+        context = getattr(load_config(options.model).get_text_config(), "max_position_embeddings", None)
         self.room = self.data.lengths.prompt
         if context is not None:
-            self.room = min(self.room, int(context) - config.generating.max_new_tokens)
+            self.room = min(self.room, int(context) - options.generating.max_new_tokens)
         if self.room < 1:
             raise UserError(
-                f"--max_new_tokens {config.generating.max_new_tokens} leaves no room for a prompt: "
+                f"--max_new_tokens {options.generating.max_new_tokens} leaves no room for a prompt: "
                 f"the model takes {context:,} tokens in all"
             )
 

@@ -59,9 +59,9 @@ from carellama.model.gguf.read import Header, read_header
 from carellama.records import JSONObject
 
 if TYPE_CHECKING:
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
 MIN_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
 KV_MEMORY_SHARE = 0.5  # of the free memory, that the caches of all slots may take
@@ -70,9 +70,9 @@ SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the ord
 
 
 def load(
-    model: ModelArguments,
-    data: PromptArguments,
-    arguments: EngineArguments,
+    model: ModelOptions,
+    data: PromptOptions,
+    arguments: EngineOptions,
 ) -> LlamaCppEngine:
     """Make the engine of a model; a folder is converted to a .gguf first (`carellama.model.gguf.write`).
 

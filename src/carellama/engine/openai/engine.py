@@ -70,9 +70,9 @@ from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens
 
 if TYPE_CHECKING:
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
 EMBED_BATCH = 32  # in one request for vectors
 NO_EMBEDDINGS_STATUSES = (400, 404, 405, 501)
@@ -362,9 +362,9 @@ class OpenAIEngine:
 
 
 def load(
-    model: ModelArguments,
-    data: PromptArguments,
-    arguments: EngineArguments,
+    model: ModelOptions,
+    data: PromptOptions,
+    arguments: EngineOptions,
 ) -> OpenAIEngine:
     """The engine of `--endpoint`; its first server that answers is asked for its models at once.
 

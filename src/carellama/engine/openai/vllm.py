@@ -1,6 +1,6 @@
 """vLLM as a child process of this program, spoken to as any OpenAI-compatible server on this machine.
 
-    engine = load(ModelArguments("meta-llama/Llama-3.1-8B-Instruct"), PromptArguments(), arguments)
+    engine = load(ModelOptions("meta-llama/Llama-3.1-8B-Instruct"), PromptOptions(), arguments)
 
 `vllm` has to be on the PATH; it may live in another environment than this program. Its key is drawn for each start and
 stands in its environment, not on its command line. It is started a second time if it dies at work; requests under way
@@ -37,9 +37,9 @@ from carellama.model.zoo.resolve import model_folder
 from carellama.templates.jinja import Format, formats, jinja_of
 
 if TYPE_CHECKING:
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
 LOOPBACK = "127.0.0.1"
 BASE = "base"  # the name that vLLM has the model under
@@ -182,9 +182,9 @@ class ServerProcess:
 
 
 def load(
-    model: ModelArguments,
-    data: PromptArguments,
-    arguments: EngineArguments,
+    model: ModelOptions,
+    data: PromptOptions,
+    arguments: EngineOptions,
 ) -> VLLMEngine:
     """Start vLLM with a model, its checkpoint and adapters; return when it answers.
 
@@ -223,7 +223,7 @@ def load(
     return engine
 
 
-def _weights(model: ModelArguments, arguments: EngineArguments) -> tuple[str, dict[str, Path]]:
+def _weights(model: ModelOptions, arguments: EngineOptions) -> tuple[str, dict[str, Path]]:
     """The folder or hub id that is served, and the adapters on it by name."""
     place = str(model_folder(model.model_name_or_path, accept_licence=model.accept_licence))
     modules = {name: Path(folder).expanduser().resolve() for name, folder in arguments.adapter_folders.items()}
@@ -247,7 +247,7 @@ def _weights(model: ModelArguments, arguments: EngineArguments) -> tuple[str, di
     return place, modules
 
 
-def _flags(model: ModelArguments, data: PromptArguments, arguments: EngineArguments, folder: Path) -> list[str]:
+def _flags(model: ModelOptions, data: PromptOptions, arguments: EngineOptions, folder: Path) -> list[str]:
     """The flags of `vllm serve` that the options stand for. Raises `UserError` for what it cannot do."""
     if model.rope_scaling:
         raise UserError("--engine vllm takes no --rope_scaling: give --vllm_args with --hf-overrides of vLLM")

@@ -1,6 +1,6 @@
 """Answers with OpenVINO GenAI on a CPU: requests join a running batch at any step, over one paged cache.
 
-    engine = load(ModelArguments("smollm2-135m"), PromptArguments(), EngineArguments("openvino"))
+    engine = load(ModelOptions("smollm2-135m"), PromptOptions(), EngineOptions("openvino"))
 
 It takes a .gguf, the folder of a model that OpenVINO's tools converted, or any other model by way of a .gguf. The
 library runs in a process of its own (`worker.py` says why); prompts are rendered and tokenised here, as
@@ -48,9 +48,9 @@ from carellama.model.gguf.read import read_header
 from carellama.records import JSONObject
 
 if TYPE_CHECKING:
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
 OPENVINO_MODEL_FILE = "openvino_model.xml"  # what OpenVINO's tools name a converted language model
 BLOCK_TOKENS = 32  # of the paged cache on a CPU
@@ -214,9 +214,9 @@ def generation_config(sampling: Sampling, room: int, stop_ids: Sequence[int]) ->
 
 
 def load(
-    model: ModelArguments,
-    data: PromptArguments,
-    arguments: EngineArguments,
+    model: ModelOptions,
+    data: PromptOptions,
+    arguments: EngineOptions,
 ) -> OpenVINOEngine:
     """Load a model into a process of OpenVINO GenAI. Raises `UserError` for what cannot be loaded."""
     if importlib.util.find_spec("openvino_genai") is None:
@@ -251,7 +251,7 @@ def load(
     return OpenVINOEngine(worker, tokenizer, context_tokens=context_tokens, parallel=arguments.parallel)
 
 
-def _model_path(model: ModelArguments, arguments: EngineArguments) -> Path:
+def _model_path(model: ModelOptions, arguments: EngineOptions) -> Path:
     """Where the model lies: a .gguf, made if need be, or a folder of OpenVINO's own format."""
     folder = Path(model.model_name_or_path).expanduser()
     if (folder / OPENVINO_MODEL_FILE).is_file():

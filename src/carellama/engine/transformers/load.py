@@ -1,6 +1,6 @@
 """A transformers model with its checkpoints, adapters and template, made into an engine.
 
-engine = load(ModelArguments("smollm2-135m"), PromptArguments())
+engine = load(ModelOptions("smollm2-135m"), PromptOptions())
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTuner
 
-    from carellama.config.data import PromptArguments
-    from carellama.config.engine import EngineArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import PromptOptions
+    from carellama.config.engine import EngineOptions
+    from carellama.config.model import ModelOptions
 
 BESIDE = "beside_"  # before the name of an adapter in peft, where checkpoints have names of their own
 
 
 def load(
-    model: ModelArguments,
-    data: PromptArguments,
-    arguments: EngineArguments | None = None,
+    model: ModelOptions,
+    data: PromptOptions,
+    arguments: EngineOptions | None = None,
     *,
     batch_size: int | None = None,
 ) -> TransformersEngine:

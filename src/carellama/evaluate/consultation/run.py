@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from carellama.config.consultation import ConsultEvalArguments
+from carellama.config.consultation import ConsultEvalOptions
 from carellama.config.engine import ANSWER_OPTIONS
 from carellama.config.reader import Groups, Reader, parse_options
 from carellama.disk import refuse_sources, whole_file, write_json
@@ -50,7 +50,7 @@ COMMAND = "carellama consult eval FILE..."
 class _Setting:
     """What stays the same for all consultations."""
 
-    options: ConsultEvalArguments
+    options: ConsultEvalOptions
     departments: Departments
     patient_engine: Engine | None  # None: the patients are scripted
     sampling: Sampling
@@ -58,7 +58,7 @@ class _Setting:
 
 def evaluate(argv: Sequence[str]) -> None:
     """Run `carellama consult eval`."""
-    groups = (ConsultEvalArguments, *ANSWER_OPTIONS) if _needs_model(argv) else (ConsultEvalArguments,)
+    groups = (ConsultEvalOptions, *ANSWER_OPTIONS) if _needs_model(argv) else (ConsultEvalOptions,)
     options, *engine_options = parse_options(groups, argv, COMMAND, positional="files")
     cards = _cards(options)
     for output in filter(None, (options.output, options.transcripts)):
@@ -84,11 +84,11 @@ def evaluate(argv: Sequence[str]) -> None:
 
 def _needs_model(argv: Sequence[str]) -> bool:
     """Whether the options ask for a model: only then does the command have a model's options."""
-    given = dict(Reader((ConsultEvalArguments,), COMMAND).pairs(argv, "files")[0])
+    given = dict(Reader((ConsultEvalOptions,), COMMAND).pairs(argv, "files")[0])
     return given.get("patient") == ["model"] or bool({*given.get("by", [])} & set(WITH_MODEL))
 
 
-def _cards(options: ConsultEvalArguments) -> list[Card]:
+def _cards(options: ConsultEvalOptions) -> list[Card]:
     """The cards of all files. An id stands for a card in the tables, so that two files may not share one."""
     found: dict[str, Card] = {}
     for file in options.files:
@@ -108,7 +108,7 @@ def _spread(cards: Sequence[Card], most: int | None) -> Sequence[Card]:
 
 
 @contextmanager
-def _engines(groups: Groups, options: ConsultEvalArguments) -> Iterator[tuple[Engine | None, Engine | None, Sampling]]:
+def _engines(groups: Groups, options: ConsultEvalOptions) -> Iterator[tuple[Engine | None, Engine | None, Sampling]]:
     """The engines of doctor and patient, and how they answer; None where none is needed. They are closed at the end."""
     if not groups:
         yield None, None, Sampling()
@@ -151,7 +151,7 @@ def _pairs(by: Sequence[str]) -> list[tuple[str, str]]:
     return [(first, second) for first in ASKING for second in ANSWERING if first in by and second in by]
 
 
-def _print(by_doctor: dict[str, list[Scored]], cards: Sequence[Card], options: ConsultEvalArguments) -> None:
+def _print(by_doctor: dict[str, list[Scored]], cards: Sequence[Card], options: ConsultEvalOptions) -> None:
     patients = "scripted patients" if options.patient == "scripted" else "patients played by a model"
     print(f"{counted(len(cards), 'card')}, {counted(options.seeds, 'seed')}, {patients}, ", end="")
     print(f"at most {counted(options.max_questions, 'question')}")
@@ -187,7 +187,7 @@ def _print_worst(name: str, scored: Sequence[Scored], most: int) -> None:
         print(f"{name}: fewest key facts: " + ", ".join(f"{card} {share:.0%}" for share, card in shares[:most]))
 
 
-def _write(by_doctor: dict[str, list[Scored]], options: ConsultEvalArguments) -> None:
+def _write(by_doctor: dict[str, list[Scored]], options: ConsultEvalOptions) -> None:
     if options.output:
         report = {
             "files": options.files,

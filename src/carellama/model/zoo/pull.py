@@ -1,6 +1,6 @@
 """Names of released weights to what the rest of the program takes: the base, and the folder of the adapter.
 
-    model, data = with_named_weights(ModelArguments("CareLlama2-7b-chat-sft-multi"), PromptArguments())
+    model, data = with_named_weights(ModelOptions("CareLlama2-7b-chat-sft-multi"), PromptOptions())
     model.model_name_or_path     # "meta-llama/Llama-2-7b-chat-hf"
     model.checkpoints            # [".../models/CareLlama2-7b-chat-sft-multi"]
 
@@ -18,17 +18,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from carellama.config.data import PromptArguments
+from carellama.config.data import PromptOptions
 from carellama.config.environment import model_home
-from carellama.config.model import ModelArguments
+from carellama.config.model import ModelOptions
 from carellama.disk import made_once, say
 from carellama.errors import UserError
 from carellama.model.zoo.entries import ModelEntry, find_entry
 
 log = logging.getLogger(__name__)
 
-Model = TypeVar("Model", bound=ModelArguments)
-Prompt = TypeVar("Prompt", bound=PromptArguments)
+Model = TypeVar("Model", bound=ModelOptions)
+Prompt = TypeVar("Prompt", bound=PromptOptions)
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 
 
@@ -65,7 +65,7 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
     return replace(model, checkpoint_dir=",".join(checkpoints) or None), replace(data, template=template)
 
 
-def with_named_folders(adapters: Mapping[str, str], model: ModelArguments) -> dict[str, str]:
+def with_named_folders(adapters: Mapping[str, str], model: ModelOptions) -> dict[str, str]:
     """Return the folders of `--adapters` (name to folder) with those of released weights in place of their names.
 
     Raises `UserError` for weights that cannot be fetched, or that are a whole model.
@@ -84,7 +84,7 @@ def _is_there(name: str) -> bool:
     return Path(name).expanduser().exists()
 
 
-def pull_adapter(entry: ModelEntry, model: ModelArguments) -> Path | None:
+def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
     """Return the folder of an adapter, fetched on first use; None: its repository holds a whole model.
 
     `model` says how the hub is asked. Raises `UserError` for what the hub does not give.

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from carellama.config.commands import ListModelsArguments, ShowModelArguments
+from carellama.config.commands import ListModelsOptions, ShowModelOptions
 from carellama.config.reader import parse_options
 from carellama.errors import UserError, nearest
 from carellama.model.zoo.entries import ModelEntry, find_entry, load_entries
@@ -20,7 +20,7 @@ COLUMNS = ("name", "kind", "base", "licence", "hub")
 
 def list_models(argv: Sequence[str]) -> None:
     """Print all models as a table, the field that they come from, or either as JSON."""
-    (options,) = parse_options((ListModelsArguments,), argv, "carellama models list")
+    (options,) = parse_options((ListModelsOptions,), argv, "carellama models list")
     if options.field:
         field = load_field() if options.json else field_lines(options.language)
         print(json.dumps(field, ensure_ascii=False, indent=2) if options.json else "\n".join(field))
@@ -37,7 +37,7 @@ def list_models(argv: Sequence[str]) -> None:
 
 def show(argv: Sequence[str]) -> None:
     """Print what is known of one model. Raises `UserError` for a name that is not in the list."""
-    (options,) = parse_options((ShowModelArguments,), argv, "carellama models show NAME", positional="name")
+    (options,) = parse_options((ShowModelOptions,), argv, "carellama models show NAME", positional="name")
     entry = find_entry(options.name)
     if entry is None:
         names = [known.name for known in load_entries()]

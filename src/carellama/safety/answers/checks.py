@@ -27,7 +27,7 @@ from carellama.safety.answers.classifier import (
 from carellama.safety.answers.terms import PersonStatements, find_terms
 from carellama.safety.medication.rules import MedicationRules
 from carellama.safety.rules.context import Context
-from carellama.safety.rules.files import RuleArguments, RuleKind, read_rules, shipped_file
+from carellama.safety.rules.files import RuleKind, RuleOptions, read_rules, shipped_file
 from carellama.safety.rules.rule_set import PatternRule, RuleSet
 from carellama.safety.rules.yaml_file import Fields
 
@@ -59,7 +59,7 @@ def load_answer_rules() -> RuleSet[AnswerRule]:
     return read_rules([shipped_file(FILE)], RULE_KIND)
 
 
-def _make(fields: Fields, common: RuleArguments) -> AnswerRule:
+def _make(fields: Fields, common: RuleOptions) -> AnswerRule:
     return AnswerRule(kind=fields.words("kind", get_args(AnswerKind))[0], note=fields.text("note"), **common)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from carellama.safety.rules.context import FLAGS
-from carellama.safety.rules.files import RuleArguments, RuleKind, read_rules, shipped_folder
+from carellama.safety.rules.files import RuleKind, RuleOptions, read_rules, shipped_folder
 from carellama.safety.rules.rule_set import PatternRule, RuleSet
 from carellama.safety.rules.yaml_file import Fields, read_root, user_file
 
@@ -60,7 +60,7 @@ def _shipped() -> GuardRules:
     return read_rules(shipped_folder(FOLDER), KIND)
 
 
-def _make(fields: Fields, common: RuleArguments) -> GuardRule:
+def _make(fields: Fields, common: RuleOptions) -> GuardRule:
     if "even_if" in fields.given:
         fields.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
     rule = GuardRule(

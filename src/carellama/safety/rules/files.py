@@ -42,7 +42,7 @@ _TEXTS = ("find", "who", "unless", "even_if", "fires", "spares")
 COMPARISON = re.compile(r"(\w+)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
 
 
-class RuleArguments(TypedDict):
+class RuleOptions(TypedDict):
     """The arguments that all rules have, see `PatternRule`."""
 
     id: str
@@ -66,7 +66,7 @@ class RuleKind(Generic[Rule]):
     """
 
     keys: Mapping[str, type]
-    make: Callable[[Fields, RuleArguments], Rule]
+    make: Callable[[Fields, RuleOptions], Rule]
     numbers: frozenset[str] | None = None
 
 
@@ -114,7 +114,7 @@ def shipped_folder(name: str) -> list[File]:
     return [(path.removeprefix(above), text) for path, text in package_folder(f"safety/{name}")]
 
 
-def _common(fields: Fields, kind: RuleKind[Rule]) -> RuleArguments:
+def _common(fields: Fields, kind: RuleKind[Rule]) -> RuleOptions:
     """The arguments that all rules have. Raises `UserError` for a faulty value."""
     given = fields.given
     for key in given:

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from carellama.safety.rules.files import RuleArguments, RuleKind, read_rules, shipped_folder
+from carellama.safety.rules.files import RuleKind, RuleOptions, read_rules, shipped_folder
 from carellama.safety.rules.rule_set import PatternRule, RuleSet
 from carellama.safety.rules.yaml_file import Fields, user_file
 
@@ -49,7 +49,7 @@ def _shipped() -> RedFlags:
 def _kind(hospital: frozenset[str] | set[str]) -> RuleKind[RedFlag]:
     """The kind of the rules; those of the files `hospital` are not shipped."""
 
-    def make(fields: Fields, common: RuleArguments) -> RedFlag:
+    def make(fields: Fields, common: RuleOptions) -> RedFlag:
         return RedFlag(
             level=fields.words("level", LEVELS)[0],
             system=fields.given["system"],

@@ -1,6 +1,6 @@
 """The application: an OpenAI-compatible server over an engine that it is handed.
 
-    app = create_app(engine, ApiArguments(), auth=NoAuth())        # ASGI: uvicorn.run(app)
+    app = create_app(engine, ApiOptions(), auth=NoAuth())        # ASGI: uvicorn.run(app)
 
 The routes are in `serve.api.routes`. `serve.api.server` runs it.
 """
@@ -19,7 +19,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from carellama import __version__
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.base import Engine
 from carellama.engine.worker_pool import WorkerPool
 from carellama.knowledge.embed import Embedder
@@ -40,7 +40,7 @@ BEARER = HTTPBearer(auto_error=False, description="An API key; none is needed wh
 
 def create_app(
     engine: Engine,
-    settings: ApiArguments,
+    settings: ApiOptions,
     *,
     auth: Auth,
     score: RewardScorer | None = None,

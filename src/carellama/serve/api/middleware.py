@@ -25,7 +25,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as HttpEvent
 
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.base import Engine, Event, Notice, Piece, Reply, Sampling
 from carellama.engine.worker_pool import WorkerPool
 from carellama.records import Message
@@ -63,7 +63,7 @@ class ServerState:
     """What the routes share."""
 
     engine: Engine
-    settings: ApiArguments
+    settings: ApiOptions
     auth: Auth
     defaults: Sampling
     admission: AdmissionQueue

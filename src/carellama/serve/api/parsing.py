@@ -25,7 +25,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.engine.base import Prompt, Sampling, Tool, offered_tools
 from carellama.records import JSONObject, Message, ToolCall
 from carellama.serve.api.constraints import constraint_of
@@ -193,7 +193,7 @@ def _merge_same_role(turns: Sequence[Message]) -> list[Message]:
     return found
 
 
-def default_sampling(settings: ApiArguments, engine: str) -> Sampling:
+def default_sampling(settings: ApiOptions, engine: str) -> Sampling:
     """Return what a request gets for the fields that it leaves out.
 
     Small models repeat themselves at the defaults of OpenAI. A server behind the openai engine may have no repetition

@@ -30,7 +30,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from carellama.config.environment import share_metrics
-from carellama.config.serve import ApiArguments
+from carellama.config.serve import ApiOptions
 from carellama.disk import say
 from carellama.errors import UserError
 from carellama.serve.api.middleware import BODY_RATE, ServerState, shutting_down
@@ -46,7 +46,7 @@ FILES = 256  # file descriptors that are not for connections
 MIN_WORKER_LIFETIME = 5.0  # seconds: a worker that lives no longer is not replaced
 
 
-def serve(settings: ApiArguments, application: AppFactory) -> None:
+def serve(settings: ApiOptions, application: AppFactory) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises `UserError` where it cannot listen, or not with this certificate."""
     with bind_socket(settings.host, settings.port) as listening:
         _check_certificate(settings)
@@ -56,7 +56,7 @@ def serve(settings: ApiArguments, application: AppFactory) -> None:
             WorkerSupervisor(settings, application, listening).run()
 
 
-def run(settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
+def run(settings: ApiOptions, application: AppFactory, listening: socket.socket) -> None:
     """Load the engine and serve, in this process."""
     app = application()
     state = app.state.server
@@ -120,7 +120,7 @@ class Server(uvicorn.Server):
             self.should_exit = True
 
 
-def _config(app: FastAPI, settings: ApiArguments) -> uvicorn.Config:
+def _config(app: FastAPI, settings: ApiOptions) -> uvicorn.Config:
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
     requests = app.state.server.metrics.requests
     limits = ConnectionLimits(settings.max_header_bytes, settings.receive_timeout, BODY_RATE, _connections())
@@ -150,7 +150,7 @@ def _connections() -> int:
     return 65536 if soft == resource.RLIM_INFINITY else max(64, soft - FILES)
 
 
-def _check_certificate(settings: ApiArguments) -> None:
+def _check_certificate(settings: ApiOptions) -> None:
     if settings.ssl_certfile is None:
         return
     try:
@@ -165,7 +165,7 @@ def _check_certificate(settings: ApiArguments) -> None:
 class WorkerSupervisor:
     """Starts the processes, replaces those that die, and ends them."""
 
-    def __init__(self, settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
+    def __init__(self, settings: ApiOptions, application: AppFactory, listening: socket.socket) -> None:
         self.settings, self.application, self.listening = settings, application, listening
         self.started: dict[BaseProcess, float] = {}  # when, by the monotonic clock
         self.ending = False
@@ -209,7 +209,7 @@ class WorkerSupervisor:
                 os.kill(process.pid, signal.SIGINT if again else signal.SIGTERM)
 
 
-def _worker_main(settings: ApiArguments, application: AppFactory, listening: socket.socket) -> None:
+def _worker_main(settings: ApiOptions, application: AppFactory, listening: socket.socket) -> None:
     """The life of a worker."""
     parent = multiprocessing.parent_process()
     assert parent is not None

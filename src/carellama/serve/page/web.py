@@ -1,6 +1,6 @@
 """The web page: a chat with an assistant, in Chinese and English, each visitor for himself.
 
-    run(Assistant(engine), WebArguments(), password=None)
+    run(Assistant(engine), WebOptions(), password=None)
 
 A conversation lives in the server's memory until its page is closed or cleared; neither disk nor log sees it. Nothing
 is loaded from other machines, and no statistics are sent to the makers of Gradio. It does not know which engine it
@@ -23,7 +23,7 @@ from fastapi import FastAPI
 from starlette.routing import Mount
 
 from carellama.assistant import Assistant
-from carellama.config.serve import WebArguments
+from carellama.config.serve import WebOptions
 from carellama.engine.base import Reply, Sampling
 from carellama.engine.generate import stream
 from carellama.errors import UserError
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 class Page:
     """The page and what its buttons do. Each method that Gradio calls gives what `_shown` says."""
 
-    def __init__(self, assistant: Assistant, arguments: WebArguments) -> None:
+    def __init__(self, assistant: Assistant, arguments: WebOptions) -> None:
         self.assistant = assistant
         self.question_chars = arguments.question_chars
         self.visits = Visits(assistant.parallel + arguments.queue)
@@ -318,7 +318,7 @@ def app(page: Page, password: str | None) -> FastAPI:
     return front
 
 
-def run(assistant: Assistant, arguments: WebArguments, password: str | None) -> None:
+def run(assistant: Assistant, arguments: WebOptions, password: str | None) -> None:
     """Serve the page until SIGINT or SIGTERM. Raises `UserError` for an address that cannot be had."""
     page = Page(assistant, arguments)
     listening = bind_socket(arguments.host, arguments.port)

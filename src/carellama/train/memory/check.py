@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 def check_memory(session: Session) -> None:
     """Say what a training will need. Raises `UserError` where there is less, unless --skip_plan is given."""
-    if session.config.own.skip_plan:
+    if session.options.own.skip_plan:
         return
     try:
         found = estimate_and_compare(session)
@@ -41,7 +41,7 @@ def check_memory(session: Session) -> None:
 
 def estimate_and_compare(session: Session) -> JSONObject:
     """The memory by part, what there is, whether it fits, and else what would help (with its own estimate)."""
-    import_object(TRAINERS[session.config.stage.name])  # it is held as well
+    import_object(TRAINERS[session.options.stage.name])  # it is held as well
     process = process_memory_bytes()
     found = estimate_memory(session, process)
     there = hardware.available_memory_bytes()
@@ -50,8 +50,8 @@ def estimate_and_compare(session: Session) -> JSONObject:
     fits = there is None or found.total <= there
     advice = []
     if not fits:
-        for words, changed in suggestions(session.config):
-            need = estimate_memory(replace(session, config=changed), process).total
+        for words, changed in suggestions(session.options):
+            need = estimate_memory(replace(session, options=changed), process).total
             if need < found.total:
                 advice.append({"change": words, "total": need, "fits": need <= (there or need)})
         advice.sort(key=lambda one: (not one["fits"], one["total"]))

@@ -21,7 +21,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel, Trainer
 
 from carellama.config.environment import world
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.examples import Examples
 from carellama.hardware import fastest_dtype, has_gpu, process_memory_bytes
 from carellama.model.lora import AnyModel, base_of
@@ -67,19 +67,19 @@ class MemoryEstimate:
 
 def estimate_memory(session: Session, process: int | None = None) -> MemoryEstimate:
     """Return what a training needs in the process that needs most; `process`: bytes of it before the model."""
-    config, prepared, plan = session.config, session.prepared, session.model_plan
+    options, prepared, plan = session.options, session.prepared, session.model_plan
     network = meta_model(
-        config.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind, rows=plan.embedding_rows
+        options.model, dtype=plan.dtype, attention=plan.attention, kind=plan.kind, rows=plan.embedding_rows
     )
-    padded = config.stage.compares_completions or not supports_packing(network)
+    padded = options.stage.compares_completions or not supports_packing(network)
     adapted = plan.adapters.trains == "adapter"
     model = network if adapted else apply_adapters_meta(network, plan.adapters, plan.new_tokens)  # of some layers
     stack = sample_layers(network)
     if adapted:
         model = apply_adapters_meta(network, plan.adapters, plan.new_tokens)
-    whole, batch = largest_batch(config, cast("Prepared | Tasks", prepared), padded=padded)
+    whole, batch = largest_batch(options, cast("Prepared | Tasks", prepared), padded=padded)
     notes: list[str] = []
-    how = step_config(config, model)
+    how = step_config(options, model)
     if batch.tokens < whole.tokens:
         how = dataclasses.replace(how, micro_batches=2)  # or more
         notes.append(f"the largest batch is learned from in parts of at most {batch.tokens:,} tokens (--row_tokens)")
@@ -90,9 +90,9 @@ def estimate_memory(session: Session, process: int | None = None) -> MemoryEstim
         notes.append(f"by a rule of thumb: this model cannot be gone through without its weights ({reason})")
         found = estimate_by_formula(fixed_bytes(model, stack, how), network.config.get_text_config(), batch, how)
     parts = {part: size for part, size in found.parts.items() if size or part == "gradients"}
-    if config.stage.generates:
-        _add_generation_memory(config, network.config.get_text_config(), batch, parts, notes)
-    _apply_sharding(parts, found.learned, engine_of(config.training), notes)
+    if options.stage.generates:
+        _add_generation_memory(options, network.config.get_text_config(), batch, parts, notes)
+    _apply_sharding(parts, found.learned, engine_of(options.training), notes)
     parts["kept"] = int(GPU_FRAGMENTATION * sum(parts.values()) if has_gpu() else CPU_FRAGMENTATION * found.heaped)
     if how.device == "cpu" and how.compute == torch.bfloat16:
         parts["kernels"] = ONEDNN_CACHE_BYTES
@@ -100,9 +100,9 @@ def estimate_memory(session: Session, process: int | None = None) -> MemoryEstim
     return MemoryEstimate(parts, whole, notes)
 
 
-def step_config(config: RunConfig, model: AnyModel) -> StepConfig:
+def step_config(options: RunOptions, model: AnyModel) -> StepConfig:
     """How a step of this run is made."""
-    training, stage, compares = config.training, config.stage, config.has_reference
+    training, stage, compares = options.training, options.stage, options.has_reference
     adapted = hasattr(model, "peft_config")
     base = base_of(model)
     kind, settings = Trainer.get_optimizer_cls_and_kwargs(training, base)
@@ -128,19 +128,19 @@ def _plain_head(base: PreTrainedModel) -> bool:
     return type(head) is torch.nn.Linear and getattr(head, "bias", None) is None and plain
 
 
-def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool) -> tuple[BatchShape, BatchShape]:
+def largest_batch(options: RunOptions, prepared: Prepared | Tasks, *, padded: bool) -> tuple[BatchShape, BatchShape]:
     """The largest batch of the data, and the most of it that can be learned from at once, see `PackedTrainer.parts`.
 
     In random orders of as many epochs as are trained; of a stream, full records.
     """
-    training, stage = config.training, config.stage
-    size, whole = training.per_device_train_batch_size, config.data.lengths.total
+    training, stage = options.training, options.stage
+    size, whole = training.per_device_train_batch_size, options.data.lengths.total
     if stage.generates:
-        answer = config.generating.max_new_tokens
+        answer = options.generating.max_new_tokens
         # ppo makes rows of the answers of a step, grpo the answers to a step's prompts: one a place of the batch
         tasks = cast("Tasks", prepared)
         longest = max(len(tasks.encode(task)) for task in (tasks.train or tasks.held_out or [])[:PROMPTS_MEASURED])
-        prompt = min(longest, config.data.lengths.prompt)
+        prompt = min(longest, options.data.lengths.prompt)
         batch = BatchShape((prompt + answer,) * size, size * answer, padded)
         return batch, batch
     examples = prepared.train
@@ -152,7 +152,7 @@ def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool
         lengths = examples.lengths
         if examples.windows is not None:
             lengths = np.array([lengths[window].sum() for window in examples.windows])
-        groups = _batch_indices(config, len(lengths))
+        groups = _batch_indices(options, len(lengths))
         loads = lengths[groups].max(1) if padded else lengths[groups].sum(1)
         places = groups[int(loads.argmax())]
         chosen = [examples[int(place)] for place in places]
@@ -162,15 +162,15 @@ def largest_batch(config: RunConfig, prepared: Prepared | Tasks, *, padded: bool
         longest = int(lengths.max()) if examples.windows is None else whole
         mismatched = mismatched_pairs(chosen, whole) if stage.compares_mismatched else ()
         others = tuple(len(one) for (one,) in mismatched)
-    batch, limit = dataclasses.replace(_batch(records, padded=padded), others=others), config.row_limit
+    batch, limit = dataclasses.replace(_batch(records, padded=padded), others=others), options.row_limit
     if not limit or padded:
         return batch, batch
     return batch, _batch(_largest_micro_batch(records, max(limit, longest)), padded=padded)
 
 
-def _batch_indices(config: RunConfig, count: int) -> np.ndarray:
+def _batch_indices(options: RunOptions, count: int) -> np.ndarray:
     """The places of the examples of each batch, (batches, examples)."""
-    training = config.training
+    training = options.training
     size = min(training.per_device_train_batch_size, count)
     of_epoch = -(-count // size)
     if training.max_steps > 0:
@@ -216,16 +216,16 @@ def estimate_by_formula(
 
 
 def _add_generation_memory(
-    config: RunConfig, text: PreTrainedConfig, batch: BatchShape, parts: dict[str, int], notes: list[str]
+    options: RunOptions, text: PreTrainedConfig, batch: BatchShape, parts: dict[str, int], notes: list[str]
 ) -> None:
     """Keys and values of the answers that are written at once, where they take more than a step's activations."""
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    width = 2 if config.training.bf16 or config.training.fp16 else 4
+    width = 2 if options.training.bf16 or options.training.fp16 else 4
     at_once = (
-        len(batch.lengths) * config.training.gradient_accumulation_steps
-        if config.stage.compares_completions
-        else config.training.per_device_eval_batch_size
+        len(batch.lengths) * options.training.gradient_accumulation_steps
+        if options.stage.compares_completions
+        else options.training.per_device_eval_batch_size
     )
     cache = 2 * at_once * max(batch.lengths) * text.num_hidden_layers * heads * head * width
     cache += at_once * text.vocab_size * 8  # logits of a token, and their sorted copy
@@ -233,7 +233,7 @@ def _add_generation_memory(
     if cache > step:
         parts.pop("activations", None), parts.pop("logits", None)
         parts["answering"] = cache
-    if config.reward.reward_model and not config.reward.reward_model.startswith(("http://", "https://")):
+    if options.reward.reward_model and not options.reward.reward_model.startswith(("http://", "https://")):
         notes.append("a reward model with a base of its own is not counted")
 
 
@@ -256,35 +256,35 @@ def _apply_sharding(parts: dict[str, int], learned: int, engine: Engine, notes: 
         notes.append(f"{', '.join(divided)} divided by {engine.processes} processes ({engine.name}); loading is not")
 
 
-def suggestions(config: RunConfig) -> list[tuple[str, RunConfig]]:
+def suggestions(options: RunOptions) -> list[tuple[str, RunOptions]]:
     """Changes that need less memory, by what a person would write, each with the run that it makes."""
-    model, data, finetuning, training = config.model, config.data, config.finetuning, config.training
-    found: list[tuple[str, RunConfig]] = []
+    model, data, finetuning, training = options.model, options.data, options.finetuning, options.training
+    found: list[tuple[str, RunOptions]] = []
     if not has_gpu() and fastest_dtype() == "bfloat16" and not training.bf16:
-        found.append(("--bf16 true", config.with_training(bf16=True)))
+        found.append(("--bf16 true", options.with_training(bf16=True)))
     size = training.per_device_train_batch_size
-    stage = config.stage
+    stage = options.stage
     if not training.gradient_checkpointing:
-        found.append(("--gradient_checkpointing", config.with_training(gradient_checkpointing=True)))
+        found.append(("--gradient_checkpointing", options.with_training(gradient_checkpointing=True)))
     smaller = size // 2
     while smaller >= stage.min_batch and not stage.compares_completions:
         steps = training.gradient_accumulation_steps * (size // smaller)
         words = f"--per_device_train_batch_size {smaller} --gradient_accumulation_steps {steps}"
-        changed = config.with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
+        changed = options.with_training(per_device_train_batch_size=smaller, gradient_accumulation_steps=steps)
         found.append((words, changed))
         smaller //= 4
-    if stage.loss_unit is not None and world()[1] == 1 and not 0 < config.row_limit <= SUGGESTED_MICRO_BATCH_TOKENS:
+    if stage.loss_unit is not None and world()[1] == 1 and not 0 < options.row_limit <= SUGGESTED_MICRO_BATCH_TOKENS:
         tokens = SUGGESTED_MICRO_BATCH_TOKENS
-        shorter_rows = dataclasses.replace(config, own=dataclasses.replace(config.own, row_tokens=tokens))
+        shorter_rows = dataclasses.replace(options, own=dataclasses.replace(options.own, row_tokens=tokens))
         found.append((f"--row_tokens {tokens}", shorter_rows))
     cut = data.lengths.total // 2
     if cut >= 64 and not stage.generates:
         shorter = dataclasses.replace(data, cutoff_len=cut, max_source_length=None, max_target_length=None)
-        found.append((f"--cutoff_len {cut}", dataclasses.replace(config, data=shorter)))
+        found.append((f"--cutoff_len {cut}", dataclasses.replace(options, data=shorter)))
     if finetuning.finetuning_type == "lora" and not model.quantization_bit and not finetuning.pissa_init:
         packed = dataclasses.replace(model, quantization_bit=4)
-        found.append(("--quantization_bit 4", dataclasses.replace(config, model=packed)))
+        found.append(("--quantization_bit 4", dataclasses.replace(options, model=packed)))
     if finetuning.finetuning_type == "full":
         lora = dataclasses.replace(finetuning, finetuning_type="lora")
-        found.append(("--finetuning_type lora", dataclasses.replace(config, finetuning=lora)))
+        found.append(("--finetuning_type lora", dataclasses.replace(options, finetuning=lora)))
     return found

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carellama.config.environment import endpoint_key
-from carellama.config.objectives import GRPOArguments
+from carellama.config.objectives import GRPOOptions
 from carellama.config.reader import read_yaml
 from carellama.disk import say
 from carellama.engine.base import Engine, Prompt, Sampling
@@ -163,7 +163,7 @@ def _inert(text: str) -> str:
     return re.sub(r"<(?=/?(?:conversation|answer)>)", "< ", text)
 
 
-def load_judge(arguments: GRPOArguments) -> Engine:
+def load_judge(arguments: GRPOOptions) -> Engine:
     """The judging engine that the options name: an endpoint, or a local model, which is loaded."""
     if arguments.judge_endpoint:
         from carellama.engine.openai.engine import OpenAIEngine
@@ -172,9 +172,9 @@ def load_judge(arguments: GRPOArguments) -> Engine:
         engine = OpenAIEngine(arguments.judge_endpoint, arguments.judge_model, key=endpoint_key())
         say(f"prompts and answers are sent to {engine.host}, which judges them")
         return engine
-    from carellama.config.data import DataArguments
-    from carellama.config.model import ModelArguments
+    from carellama.config.data import DataOptions
+    from carellama.config.model import ModelOptions
     from carellama.engine.transformers.load import load
 
     assert arguments.judge_model_name_or_path is not None, "checked with the options"
-    return load(ModelArguments(arguments.judge_model_name_or_path), DataArguments())
+    return load(ModelOptions(arguments.judge_model_name_or_path), DataOptions())

@@ -30,10 +30,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from carellama.config.data import DataArguments
-from carellama.config.model import ModelArguments, TrainedModelArguments
+from carellama.config.data import DataOptions
+from carellama.config.model import ModelOptions, TrainedModelOptions
 from carellama.config.options import split_commas
-from carellama.config.run import RunConfig
+from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
 from carellama.model import packed_attention as attention
@@ -66,22 +66,22 @@ log = logging.getLogger(__name__)
 ScoreFn = Callable[[Sequence[tuple[Message, ...]], Sequence[str]], list[float]]
 
 
-def check_reward(name: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+def check_reward(name: str, options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> None:
     """Raise `UserError` for a reward that cannot score this policy's answers; no weights are read.
 
     An adapter must have a score head, and the policy's vocabulary (token by token, by its own tokenizer); another
     model needs one label and a tokenizer of its own that it has room for; a server must answer.
     """
     if is_url(name):
-        ServerReward(name, config.reward.reward_timeout)([(Message("user", "Hello?"),)], ["Hello."])
+        ServerReward(name, options.reward.reward_timeout)([(Message("user", "Hello?"),)], ["Hello."])
         return
     chain = adapter_chain(name)
     if chain:
         for folder in chain:
             read_adapter_config(folder)
-        _check_adapter(chain[-1], config.model, tokenizer)
+        _check_adapter(chain[-1], options.model, tokenizer)
         return
-    arguments = own_model_options(name, config.model)
+    arguments = own_model_options(name, options.model)
     try:
         other, own = load_config(arguments), load_tokenizer(arguments)
     except UserError as error:
@@ -147,40 +147,40 @@ class ModelReward:
 
 
 def load_reward(
-    name: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, policy: AnyModel | None = None
+    name: str, options: RunOptions, tokenizer: PreTrainedTokenizerBase, policy: AnyModel | None = None
 ) -> ScoreFn:
     """Return what scores answers, after `check_reward`. `policy`: the model whose base an adapter may share."""
     if is_url(name):
-        server = ServerReward(name, config.reward.reward_timeout)
+        server = ServerReward(name, options.reward.reward_timeout)
         if server.is_remote:
             log.warning("the prompts and answers of this training are sent to %s to be scored", server.url.host)
         return server
-    batch_size = config.training.per_device_eval_batch_size
+    batch_size = options.training.per_device_eval_batch_size
     chain = adapter_chain(name)
     if not chain:
-        arguments = own_model_options(name, config.model)
+        arguments = own_model_options(name, options.model)
         own = load_tokenizer(arguments)
-        own_base = _load_reward_base(arguments, config)
+        own_base = _load_reward_base(arguments, options)
         match_tokenizer(own_base, own)
-        torch.nn.Module.to(own_base, config.training.device)
-        return ModelReward(own_base, own, _trained_template(Path(name), config, own), batch_size)
-    model = _reward_on_policy_base(policy, chain, config) if policy is not None else None
+        torch.nn.Module.to(own_base, options.training.device)
+        return ModelReward(own_base, own, _trained_template(Path(name), options, own), batch_size)
+    model = _reward_on_policy_base(policy, chain, options) if policy is not None else None
     if model is None:
         log.info("the reward model has a base of its own: another copy of the weights is loaded")
-        arguments = dataclasses.replace(config.model, checkpoint_dir=",".join(map(str, chain)))
-        model = apply_adapters(_load_reward_base(arguments, config), plan_adapters(arguments))
-    if not config.model.quantization_bit:
-        torch.nn.Module.to(model, config.training.device)
+        arguments = dataclasses.replace(options.model, checkpoint_dir=",".join(map(str, chain)))
+        model = apply_adapters(_load_reward_base(arguments, options), plan_adapters(arguments))
+    if not options.model.quantization_bit:
+        torch.nn.Module.to(model, options.training.device)
     model.config.pad_token_id = tokenizer.pad_token_id
-    return ModelReward(model, tokenizer, _trained_template(chain[-1], config, tokenizer), batch_size)
+    return ModelReward(model, tokenizer, _trained_template(chain[-1], options, tokenizer), batch_size)
 
 
-def _load_reward_base(arguments: ModelArguments, config: RunConfig) -> PreTrainedModel:
-    kernel = attention.choose(config.model.attention, model_class(arguments, "reward"))
-    return load_model(arguments, dtype=config.frozen_dtype, attention=kernel, kind="reward")
+def _load_reward_base(arguments: ModelOptions, options: RunOptions) -> PreTrainedModel:
+    kernel = attention.choose(options.model.attention, model_class(arguments, "reward"))
+    return load_model(arguments, dtype=options.frozen_dtype, attention=kernel, kind="reward")
 
 
-def load_scorer(name: str, model: ModelArguments) -> ScoreFn:
+def load_scorer(name: str, model: ModelOptions) -> ScoreFn:
     """Return what scores answers where nothing is trained: `carellama api --reward_model`.
 
     `model` names the base that an adapter of --stage rm was trained on, and how it is loaded.
@@ -188,13 +188,13 @@ def load_scorer(name: str, model: ModelArguments) -> ScoreFn:
     from carellama.train.arguments import build_arguments
     from carellama.train.options import parse_run
 
-    model, _ = with_named_weights(dataclasses.replace(model, checkpoint_dir=None), DataArguments())
+    model, _ = with_named_weights(dataclasses.replace(model, checkpoint_dir=None), DataOptions())
     groups = parse_run(["--model_name_or_path", model.model_name_or_path], "carellama api").groups
-    base = TrainedModelArguments(**vars(dataclasses.replace(model, checkpoint_dir=None)))
-    config = RunConfig.of([base, *groups[1:]], build_arguments(groups[-1], {}), {})
-    tokenizer = load_tokenizer(config.model)
-    check_reward(name, config, tokenizer)
-    return load_reward(name, config, tokenizer)
+    base = TrainedModelOptions(**vars(dataclasses.replace(model, checkpoint_dir=None)))
+    options = RunOptions.of([base, *groups[1:]], build_arguments(groups[-1], {}), {})
+    tokenizer = load_tokenizer(options.model)
+    check_reward(name, options, tokenizer)
+    return load_reward(name, options, tokenizer)
 
 
 def adapter_chain(name: str) -> list[Path]:
@@ -234,7 +234,7 @@ def _settings(folder: Path) -> JSONObject:
     return settings
 
 
-def own_model_options(name: str, model: ModelArguments) -> ModelArguments:
+def own_model_options(name: str, model: ModelOptions) -> ModelOptions:
     """How a model that brings its own tokenizer is loaded: with the policy's rights and nothing else of it."""
     return dataclasses.replace(
         model, model_name_or_path=name, checkpoint_dir=None, model_revision="main", quantization_bit=None,
@@ -242,7 +242,7 @@ def own_model_options(name: str, model: ModelArguments) -> ModelArguments:
     )  # fmt: skip
 
 
-def _check_adapter(folder: Path, model: ModelArguments, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_adapter(folder: Path, model: ModelOptions, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse an adapter without a score, and one that was trained with other tokens."""
     from safetensors import safe_open
     from transformers import AutoTokenizer
@@ -271,13 +271,13 @@ def _check_adapter(folder: Path, model: ModelArguments, tokenizer: PreTrainedTok
         )
 
 
-def _trained_template(folder: Path, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> Template:
+def _trained_template(folder: Path, options: RunOptions, tokenizer: PreTrainedTokenizerBase) -> Template:
     """The chat format that a reward model was trained with: by its run.json, else its tokenizer's own, else ours."""
-    own = None if tokenizer.chat_template else config.data.template
+    own = None if tokenizer.chat_template else options.data.template
     return get_template(_settings(folder).get("data", {"template": own}).get("template"), tokenizer)
 
 
-def _reward_on_policy_base(policy: AnyModel, chain: list[Path], config: RunConfig) -> AnyModel | None:
+def _reward_on_policy_base(policy: AnyModel, chain: list[Path], options: RunOptions) -> AnyModel | None:
     """The reward model over the very weights of the policy's base; None: its base is another one.
 
     A second tree of modules is made that holds the same parameters, without the policy's adapter, and the reward's
@@ -286,10 +286,10 @@ def _reward_on_policy_base(policy: AnyModel, chain: list[Path], config: RunConfi
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    if not isinstance(policy, PeftModel) or full_checkpoint(config.model):
+    if not isinstance(policy, PeftModel) or full_checkpoint(options.model):
         return None
-    plan = plan_adapters(replace(config.model, checkpoint_dir=",".join(map(str, chain))))
-    merged = plan_adapters(config.model, config.finetuning if config.training.do_train else None).merged
+    plan = plan_adapters(replace(options.model, checkpoint_dir=",".join(map(str, chain))))
+    merged = plan_adapters(options.model, options.finetuning if options.training.do_train else None).merged
     if [one.resolve() for one in merged] != [one.resolve() for one in plan.merged]:
         return None  # what was merged into the policy's base is not what this adapter was trained on top of
     copied: Any = copy.deepcopy(policy, {id(one): one for one in policy.parameters()})

@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from carellama.config.objectives import GRPOArguments
+from carellama.config.objectives import GRPOOptions
 from carellama.data.encoding.prompts import numbered_passages
 from carellama.errors import UserError, nearest
 from carellama.text import folded
@@ -134,7 +134,7 @@ def length_reward(tokens: int, low: int, high: int) -> float:
     return 0.0 - min(1.0, max(0, tokens - high) / high)
 
 
-def load_rewards(arguments: GRPOArguments) -> dict[str, Reward]:
+def load_rewards(arguments: GRPOOptions) -> dict[str, Reward]:
     """The rewards that `--rewards` names, but for `model` and `constitution`, which `carellama.train.grpo` loads.
 
     Raises `UserError` for a function that cannot be imported.
@@ -176,7 +176,7 @@ def _citation(prompts: Conversations, completions: Completions, **_columns: obje
     ]
 
 
-def _format(arguments: GRPOArguments) -> Reward:
+def _format(arguments: GRPOOptions) -> Reward:
     pattern = re.compile(arguments.format_pattern, re.DOTALL) if arguments.format_pattern else None
 
     def judge(
