@@ -1,6 +1,6 @@
 """Tables of the documentation that are made from the code: the options of each verb, the chat formats.
 
-    python docs/options.py     # writes them anew into docs/en and docs/zh
+    python docs/options.py     # writes them into docs/en and docs/zh
 
 A page says where: between `<!-- table: train -->` and `<!-- end of table -->`. tests/test_docs.py makes them
 in memory and fails where a page has others. Nothing else of a page is touched.
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from carellama.config import commands, consultation, data_commands, safety
+from carellama.config.help import group_name
 from carellama.config.options import Shape, default_of, option_fields, shapes_of
-from carellama.config.run import RUN_OPTIONS, PlanOptions, TrainingArguments
+from carellama.config.run import RUN_OPTIONS, PlanOptions, TrainingOptions
 from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebOptions
 from carellama.demo import DemoOptions
 from carellama.model.zoo.field import field_sections
@@ -55,9 +56,9 @@ GROUPS: dict[str, Sequence[type]] = {
     "models_list": (commands.ListModelsOptions,),
     "models_show": (commands.ShowModelOptions,),
     **{
-        f"data_{name.removesuffix('Arguments').lower()}": (group,)
+        f"data_{name.removesuffix('Options').lower()}": (group,)
         for name, group in vars(data_commands).items()
-        if name.endswith("Arguments")
+        if name.endswith("Options")
     },
 }
 WORDS = {
@@ -110,12 +111,12 @@ def options(verb: str, language: str) -> str:
     parts = []
     for group in GROUPS[verb]:
         parts += [
-            f"### {group.__name__}",
+            f"### {group_name(group)} options",
             "",
             *_table(words["options"], [_row(*field) for field in _fields(group, words)]),
             "",
         ]
-        if group is TrainingArguments:
+        if group is TrainingOptions:
             parts += [str(words["all"]), ""]
     return "\n" + "\n".join(parts) + "\n"
 

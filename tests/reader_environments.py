@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from carellama.config.environment import cache_home
-from carellama.disk import made_once
+from carellama.files import create_once
 from hub_bases import CHATML, QWEN_SPLIT
 
 LINKED = ("torch", "torch-*", "torchgen", "functorch", "nvidia*", "triton*", "cuda*")
@@ -52,7 +52,7 @@ def environment(name: str) -> Path:
         wanted = [*(package for package in wanted if package != "torch"), f"torch=={torch.__version__}"]
     key = hashlib.sha256(repr((wanted, alone, str(packages), sys.version)).encode()).hexdigest()[:8]
     folder = cache_home() / "tests" / f"{name.replace(' ', '-')}-{key}"
-    with made_once(folder) as making:
+    with create_once(folder) as making:
         if making:
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(making)], check=True)
             place = making / packages_of(making)
@@ -87,7 +87,7 @@ def qwen2_tokenizer() -> Path:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     folder = cache_home() / "tests" / f"qwen2-{DASHSCOPE.replace('==', '-')}"
-    with made_once(folder) as making:
+    with create_once(folder) as making:
         if making:
             pip("download", "--no-deps", "--dest", str(making), DASHSCOPE)
             (wheel,) = making.glob("*.whl")

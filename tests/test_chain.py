@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import preloaded
-from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.train.recipe import (
     Step,
     _again,

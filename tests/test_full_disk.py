@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import preloaded
 from carellama.config.reader import to_flags
-from carellama.disk import full
+from carellama.files import is_disk_full
 
 LIMITED = """
 import json, resource, signal, sys
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_what_was_saved_and_is_gone_on_with(small_disk, tmp_p
 def test_a_full_disk_is_told_from_other_failures(tmp_path):
     from safetensors import SafetensorError
 
-    assert full(OSError(28, "No space left on device")) and not full(OSError(13, "Permission denied"))
-    assert full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
-    assert full(Exception("No space left on device (os error 28)")), "as the tokenizers library says it"
-    assert not full(SafetensorError("invalid header")) and not full(RuntimeError("shapes differ"))
+    assert is_disk_full(OSError(28, "No space left on device")) and not is_disk_full(OSError(13, "Permission denied"))
+    assert is_disk_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert is_disk_full(Exception("No space left on device (os error 28)")), "as the tokenizers library says it"
+    assert not is_disk_full(SafetensorError("invalid header")) and not is_disk_full(RuntimeError("shapes differ"))

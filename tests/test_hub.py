@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from carellama.config.model import ModelOptions
-from carellama.disk import made_once
 from carellama.errors import UserError
+from carellama.files import create_once
 from carellama.model.gguf import read as gguf
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.zoo import resolve as hub
@@ -115,7 +115,7 @@ def test_leftovers_of_a_killed_download_are_cleared(index, tmp_path):
 
 
 def _make(folder: Path, notes: Path) -> None:
-    with made_once(folder) as making:
+    with create_once(folder) as making:
         if making:
             with notes.open("a") as file:
                 file.write("made\n")

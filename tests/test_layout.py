@@ -37,41 +37,42 @@ IMPORTS: dict[str, set[str]] = {
     "text": set(),
     "retry": set(),
     "intervals": set(),
-    "disk": set(),
+    "files": set(),
     "hardware": set(),
     "mention_table": set(),
     "package_data": set(),
     "rules": {"mention_table", "package_data", "text"},
     "stages": {"records"},
     "config": {"hardware", "package_data", "stages"},  # hardware: defaults depend on what the machine computes in
-    "run_record": {"config", "disk", "stages"},
+    "run_record": {"config", "files", "stages"},
     "templates": {"package_data", "records", "text"},
     "privacy": {"package_data", "text"},
-    "store": {"config", "disk", "records"},
-    "model": {"config", "disk", "hardware", "package_data", "stages"},
+    "download": {"files", "retry", "text"},
+    "store": {"config", "files", "records"},
+    "model": {"config", "files", "hardware", "package_data", "stages"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
     "data": {
-        *("config", "disk", "package_data", "privacy", "records", "retry", "stages", "templates", "text"),
+        *("config", "download", "files", "package_data", "privacy", "records", "stages", "templates", "text"),
         *("model.load", "model.vocabulary", "model.zoo.pull"),
     },
     "engine": {
-        *("config", "disk", "hardware", "model", "privacy", "records", "retry", "run_record", "templates", "text"),
+        *("config", "files", "hardware", "model", "privacy", "records", "retry", "run_record", "templates", "text"),
     },
     "knowledge": {"config"},
     # these and the server are handed an engine: they name the types of engine.base and load none
     "safety": {"config", "engine.base", "engine.generate", "mention_table", "package_data", "records", "rules", "text"},
     "consultation": {
-        *("config", "disk", "engine.base", "engine.generate", "intervals", "package_data", "records"),
+        *("config", "files", "engine.base", "engine.generate", "intervals", "package_data", "records"),
         *("rules", "safety", "text"),
     },
-    "export": {"config", "disk", "model", "records", "run_record", "stages", "templates"},
+    "export": {"config", "files", "model", "records", "run_record", "stages", "templates"},
     "evaluate": {
-        *("config", "consultation", "data", "disk", "engine", "intervals", "package_data", "records", "rules"),
+        *("config", "consultation", "data", "files", "engine", "intervals", "package_data", "records", "rules"),
         *("safety", "text"),
     },
     # privacy.word_lists: names of medicines; safety.rules.measures: numbers in words
     "batch": {
-        *("config", "data", "disk", "engine", "package_data", "records", "run_record", "text"),
+        *("config", "data", "files", "engine", "package_data", "records", "run_record", "text"),
         *("privacy.word_lists", "safety.rules.measures"),
     },
     "assistant": {
@@ -80,7 +81,7 @@ IMPORTS: dict[str, set[str]] = {
     },
     # engine: ppo and grpo learn from answers of their own
     "train": {
-        *("config", "data", "disk", "engine", "evaluate", "hardware", "model", "records", "retry", "run_record"),
+        *("config", "data", "files", "engine", "evaluate", "hardware", "model", "records", "retry", "run_record"),
         *("stages", "templates", "text", "export.card"),
     },
     "serve": {
@@ -88,7 +89,7 @@ IMPORTS: dict[str, set[str]] = {
             "assistant",
             "config",
             "consultation.files",
-            "disk",
+            "files",
             "engine.base",
             "engine.generate",
             "engine.worker_pool",
@@ -98,7 +99,7 @@ IMPORTS: dict[str, set[str]] = {
         ),
         *("safety.layer", "safety.notices", "store"),  # layer: a screening, which it hands from call to call
     },
-    "demo": {"config", "disk", "engine", "evaluate", "export", "package_data", "records", "train"},
+    "demo": {"config", "files", "engine", "evaluate", "export", "package_data", "records", "train"},
 }
 IMPORTS |= {"cli": set(IMPORTS), "__main__": {"cli"}}
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}

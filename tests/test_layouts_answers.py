@@ -6,6 +6,7 @@ import gzip
 import json
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +128,17 @@ def test_chat_doctor_leaves_greetings_and_signatures_only(said: str, left: str, 
     assert chat.response == left and chat.meta["chat_doctor"] == mark
 
 
-def test_departments_are_read_as_gb18030_with_line_breaks_and_tags(tmp_path: Path) -> None:
+def plain(data: bytes) -> bytes:
+    return data
+
+
+@pytest.mark.parametrize("packed", [plain, gzip.compress])
+def test_departments_are_read_as_gb18030_with_line_breaks_and_tags(
+    tmp_path: Path, packed: Callable[[bytes], bytes]
+) -> None:
     path = tmp_path / "a.csv"
     text = f'department,title,ask,answer\n内科,头痛,"头痛\n两天, 怎么办?",<p>{SAY}</p>\n内科,{ASK},{ASK},"好&nbsp;的"\n'
-    path.write_bytes(text.encode("gb18030"))
+    path.write_bytes(packed(text.encode("gb18030")))
     first, second = records("departments", path)
     assert first.prompt[0].content == "现在你是一个内科医生，请根据患者的问题给出建议：\n头痛，头痛\n两天, 怎么办?"
     assert first.response == SAY and first.meta == {"department": "内科", "title": "头痛"}
@@ -145,9 +153,11 @@ def test_bytes_of_no_encoding_cost_their_row_only(tmp_path: Path) -> None:
     assert reasons("departments", path) == ["bytes that are not GB18030"]
 
 
-def test_blocks_of_a_question_and_an_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [plain, gzip.compress])
+def test_blocks_of_a_question_and_an_answer(tmp_path: Path, packed: Callable[[bytes], bytes]) -> None:
+    """Compressed, they were read as bytes of GB18030: a row that said so, or none."""
     path = tmp_path / "内科.txt"
-    path.write_bytes(f"头痛,头痛两天怎么办？\n{SAY}\n\n\n头晕,为什么头晕？\n{SAY}\n\n\n".encode("gb18030"))
+    path.write_bytes(packed(f"头痛,头痛两天怎么办？\n{SAY}\n\n\n头晕,为什么头晕？\n{SAY}\n\n\n".encode("gb18030")))
     first, second = records("department-blocks", path)
     assert first.prompt[0].content == "头痛，头痛两天怎么办？" and second.place.line == 5
     assert not LAYOUTS["lines"].fits(written(tmp_path / "b.txt", {"问": ASK, "答": SAY}))

@@ -5,6 +5,7 @@ The medicines here are invented, so that no list can have them. Each of these wa
 
 import pytest
 
+from carellama.privacy import names_zh_prose
 from carellama.privacy.deidentify import Deidentifier
 from carellama.privacy.detect import find_identifiers
 
@@ -79,3 +80,9 @@ def test_a_word_that_speaks_of_a_person_is_enough(text, kind, value):
 )
 def test_a_name_is_not_carried_to_what_is_a_thing(texts, masked):
     assert MASK.deidentify_texts(texts)[0] == (masked or texts)
+
+
+def test_the_run_of_characters_before_a_place_begins_behind_the_last_mark():
+    """A search without its end would take the first run of the text instead."""
+    text = "头疼，王小明"
+    assert [names_zh_prose._run_begin(text, at) for at in range(len(text) + 1)] == [0, 0, 0, 3, 3, 3, 3]

@@ -22,9 +22,11 @@ import pytest
 from carellama.config.data_commands import ConvertOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
-from carellama.data.catalogue import fetch, hosts, pull
-from carellama.data.catalogue.entries import Entry, Host, Part
+from carellama.data.catalogue import pull
+from carellama.data.catalogue.entries import Entry, Part
 from carellama.data.catalogue.pulled_files import unpack
+from carellama.download import hosts, http
+from carellama.download.hosts import Host
 from carellama.errors import UserError
 
 BODY = b'{"query": "A made-up question?", "response": "A made-up answer."}\n' * 4000
@@ -108,7 +110,7 @@ def _here(monkeypatch, tmp_path):
     monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "*")
     monkeypatch.setattr("huggingface_hub.is_offline_mode", lambda: False)
-    monkeypatch.setattr(fetch, "RETRY_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr(http, "RETRY_DELAYS", (0.0, 0.0))
 
 
 def entry(*places: Host, **changes) -> Entry:
@@ -185,13 +187,13 @@ def test_a_killed_pull_goes_on(server, tmp_path, monkeypatch):
     server.pages["/a.jsonl"] = Page(break_after=[20_000])
     part = tmp_path / "a.jsonl"
     program = (
-        "import os, sys; from pathlib import Path; from carellama.data.catalogue import fetch\n"
-        "fetch.time.sleep = lambda seconds: os._exit(9)\n"
-        f"fetch.download(fetch.Remote('a.jsonl', '{server.url}/a.jsonl'), Path(r'{part}'))"
+        "import os, sys; from pathlib import Path; from carellama.download import http\n"
+        "http.time.sleep = lambda seconds: os._exit(9)\n"
+        f"http.download(http.RemoteFile('a.jsonl', '{server.url}/a.jsonl'), Path(r'{part}'))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
     assert not part.exists()
-    fetch.download(fetch.Remote("a.jsonl", f"{server.url}/a.jsonl"), part)
+    http.download(http.RemoteFile("a.jsonl", f"{server.url}/a.jsonl"), part)
     assert part.read_bytes() == BODY and server.sent == len(BODY)
 
 
@@ -208,7 +210,7 @@ def test_a_busy_host_is_asked_again(server, monkeypatch, capsys):
 def test_a_page_or_nothing_in_place_of_the_file_is_refused_with_the_way_by_hand(server, monkeypatch, page, said):
     if page:
         server.pages["/get"] = page
-    monkeypatch.setitem(hosts.ADDRESSES, "google-drive", server.url + "/get?id={repo}")
+    monkeypatch.setitem(hosts.BASE_URLS, "google-drive", server.url + "/get?id={repo}")
     with pytest.raises(UserError, match=rf"(?s){said}.*--from FOLDER"):
         run(monkeypatch, entry(Host("google-drive", "the-id", ("a.jsonl",))))
     assert not (dataset_home() / "toy/files").exists()
@@ -223,14 +225,14 @@ def test_a_file_with_another_sum_is_refused_and_the_next_host_is_tried(server, m
 
 def test_a_size_other_than_announced_is_refused(server, tmp_path):
     server.pages["/a.jsonl"] = Page()
-    with pytest.raises(fetch.NotFetched, match=r"instead of 7 bytes|instead of 7"):
-        fetch.download(fetch.Remote("a.jsonl", f"{server.url}/a.jsonl", size=7), tmp_path / "a.jsonl")
+    with pytest.raises(http.DownloadError, match=r"instead of 7 bytes|instead of 7"):
+        http.download(http.RemoteFile("a.jsonl", f"{server.url}/a.jsonl", size=7), tmp_path / "a.jsonl")
     assert not (tmp_path / "a.jsonl").exists()
 
 
 def test_github_gives_chinese_names_pointers_and_older_branches(server, monkeypatch):
     for kind in ("github", "github-lfs"):
-        monkeypatch.setitem(hosts.ADDRESSES, kind, f"{server.url}/{kind}/{{repo}}/{{revision}}/{{path}}")
+        monkeypatch.setitem(hosts.BASE_URLS, kind, f"{server.url}/{kind}/{{repo}}/{{revision}}/{{path}}")
     oid = hashlib.sha256(BODY).hexdigest()
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(BODY)}\n".encode()
     server.pages |= {
@@ -246,10 +248,10 @@ def test_github_gives_chinese_names_pointers_and_older_branches(server, monkeypa
 
 
 def test_patterns_are_listed_by_github_and_modelscope(server, monkeypatch):
-    monkeypatch.setitem(hosts.ADDRESSES, "github", f"{server.url}/{{path}}")
-    monkeypatch.setitem(hosts.ADDRESSES, "github-tree", server.url + "/tree")
-    monkeypatch.setitem(hosts.ADDRESSES, "modelscope-tree", server.url + "/files")
-    monkeypatch.setitem(hosts.ADDRESSES, "modelscope", f"{server.url}/{{path}}")
+    monkeypatch.setitem(hosts.BASE_URLS, "github", f"{server.url}/{{path}}")
+    monkeypatch.setitem(hosts.BASE_URLS, "github-tree", server.url + "/tree")
+    monkeypatch.setitem(hosts.BASE_URLS, "modelscope-tree", server.url + "/files")
+    monkeypatch.setitem(hosts.BASE_URLS, "modelscope", f"{server.url}/{{path}}")
     blobs = [{"path": name, "type": "blob"} for name in ("a.jsonl", "b.jsonl", "README.md")]
     server.pages["/tree"] = Page(json.dumps({"tree": blobs, "truncated": False}).encode(), kind="application/json")
     listed = [{"Path": "a.jsonl", "Type": "blob", "Size": len(BODY)}, {"Path": "d", "Type": "tree"}]
@@ -302,7 +304,7 @@ def test_a_dataset_spread_over_repositories_is_fetched_whole(server, monkeypatch
 def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.zip").write_bytes(zipped({"good.jsonl": BODY, name: b"bad"}))
-    with pytest.raises(fetch.NotFetched, match="leads out"):
+    with pytest.raises(http.DownloadError, match="leads out"):
         unpack(tmp_path / "in/a.zip", tmp_path / "in")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["a.zip"]
 
@@ -388,7 +390,7 @@ def test_an_unknown_name_has_the_nearest():
 
 def test_a_disk_without_room_is_said_before_anything_comes(server, monkeypatch):
     server.pages["/a.jsonl"] = Page()
-    monkeypatch.setattr(fetch, "SPARE", 1 << 60)
+    monkeypatch.setattr(http, "FREE_SPACE_MARGIN", 1 << 60)
     with pytest.raises(UserError, match="GB are needed"):
         run(monkeypatch, entry(at(server)))
     assert server.sent == 0 or not list(dataset_home().rglob("*.part"))

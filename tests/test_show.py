@@ -8,9 +8,10 @@ import sys
 import pytest
 
 from carellama.data.catalogue import show
-from carellama.data.catalogue.entries import Entry, Host, Part, entries
-from carellama.disk import write_json
+from carellama.data.catalogue.entries import Entry, Part, entries
+from carellama.download.hosts import Host
 from carellama.errors import UserError
+from carellama.files import write_json
 
 
 @pytest.fixture(autouse=True)

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from carellama.config.environment import patient_threads, world
-from carellama.disk import full, no_room
 from carellama.errors import UserError, import_object
+from carellama.files import disk_full_message, is_disk_full
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -156,8 +156,8 @@ def call(verb: str, argv: Sequence[str]) -> None:
         print("\ninterrupted", file=sys.stderr)
         raise SystemExit(130) from None
     except Exception as error:
-        if full(error):
-            fail(no_room(error))
+        if is_disk_full(error):
+            fail(disk_full_message(error))
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
             fail(f"{error.strerror}: {error.filename or 'while writing'}")
         raise

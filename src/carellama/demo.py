@@ -21,8 +21,8 @@ import carellama
 from carellama.config.options import Options, option
 from carellama.config.reader import parse_options, to_flags
 from carellama.config.serve import CHAT_OPTIONS
-from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.package_data import package_yaml
 
 log = logging.getLogger(__name__)

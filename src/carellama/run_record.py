@@ -22,8 +22,8 @@ from typing import Any, TypeVar
 import carellama
 from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
-from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.stages import STAGES
 
 log = logging.getLogger(__name__)

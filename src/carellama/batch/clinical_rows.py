@@ -18,8 +18,8 @@ from carellama.data.convert import BadRecord
 from carellama.data.documents.extract import CONVERTERS, text_of_document
 from carellama.data.file_type import data_suffix
 from carellama.data.readers import KINDS, BadRow, Row, digest, kind_of, rows, whole_text
-from carellama.disk import say
 from carellama.errors import UserError, nearest
+from carellama.files import print_status
 from carellama.package_data import package_yaml
 
 DOCUMENTS = (*CONVERTERS, ".md")
@@ -123,7 +123,7 @@ def _text_columns(row: Row, path: str, options: TaskOptions) -> list[str]:
     if len(names) == 1:
         return names
     if len(known) == 1:
-        say(f"{path}: the text is the column {known[0]!r}; --text_column takes others")
+        print_status(f"{path}: the text is the column {known[0]!r}; --text_column takes others")
         return known
     raise UserError(f"{path}: which column has the text? It has {', '.join(names)}: give --text_column NAME")
 

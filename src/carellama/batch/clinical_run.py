@@ -22,10 +22,10 @@ from carellama.batch.clinical_work import Outcome, Request, RowError, Work, extr
 from carellama.batch.code_table import CodeTable
 from carellama.batch.output import AppendOnlyFile
 from carellama.config.commands import TaskOptions
-from carellama.disk import say, write_json
 from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling, Unavailable
 from carellama.engine.generate import generate
 from carellama.errors import DataError, UserError
+from carellama.files import print_status, write_json
 from carellama.records import JSONObject, Place
 from carellama.text import counted, language
 
@@ -110,12 +110,12 @@ class TaskRunner:
             with AppendOnlyFile.opened(output, self._count_line, fresh=self.options.overwrite) as file:
                 self._save_report(output)
                 if self.report.rows:
-                    say(f"{output}: {counted(self.report.rows, 'row')} there already; the others follow")
+                    print_status(f"{output}: {counted(self.report.rows, 'row')} there already; the others follow")
                 left = islice(rows, self.report.rows, None)
                 while batch := list(islice(left, self.options.batch_size)):
                     self._run_batch(batch, file)
                     self._save_report(output)
-                    say(f"{counted(self.report.rows, 'row')} done, {self.report.failed.total()} failed")
+                    print_status(f"{counted(self.report.rows, 'row')} done, {self.report.failed.total()} failed")
                 self.report.complete = self.options.max_rows is None
                 self._save_report(output)
         finally:
@@ -193,8 +193,8 @@ class TaskRunner:
             except UserError as error:
                 if not self._constrained or self._answered:
                     raise
-                say(f"replies by a schema: {error}")
-                say("without it: replies are checked, and asked for again where they do not keep to the schema")
+                print_status(f"replies by a schema: {error}")
+                print_status("without it: a reply that does not follow the schema is requested again")
                 self._constrained = False
 
     def _take(

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from carellama.data.readers import Row, rows
-from carellama.disk import say
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.package_data import package_yaml
 from carellama.text import HAN_CHARACTER, counted, folded
 
@@ -96,7 +96,7 @@ class CodeTable:
         if not entries:
             raise UserError(f"--table {name} has no row with a code and a name")
         if skipped:
-            say(f"{name}: {counted(skipped, 'row')} without a code and a name left out")
+            print_status(f"{name}: {counted(skipped, 'row')} without a code and a name left out")
         return cls(entries)
 
     def exact(self, text: str) -> Entry | None:

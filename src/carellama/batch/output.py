@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from carellama.data.write import row_of
-from carellama.disk import named, say
 from carellama.errors import DataError, UserError
+from carellama.files import print_status, with_file_name
 from carellama.records import Chat, Pair, Place
 from carellama.text import folded
 
@@ -65,7 +65,7 @@ class AppendOnlyFile:
         line = (json.dumps(row, ensure_ascii=False, default=str) + "\n").encode("utf-8", "replace")
         end, written = self._file.seek(0, os.SEEK_END), 0
         try:
-            with named(self._path):
+            with with_file_name(self._path):
                 while written < len(line):
                     written += self._file.write(line[written:]) or 0
         except OSError:
@@ -77,7 +77,7 @@ class AppendOnlyFile:
 
     def to_disk(self) -> None:
         """Bring the lines to the disk."""
-        with named(self._path):
+        with with_file_name(self._path):
             os.fsync(self._file.fileno())
         self._since = 0
 
@@ -86,7 +86,7 @@ class AppendOnlyFile:
         with self._path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
-                    say(f"{self._path}:{number}: a half line, of a run that was stopped, is cut off")
+                    print_status(f"{self._path}:{number}: a half line, of a run that was stopped, is cut off")
                     break
                 try:
                     value = json.loads(line)

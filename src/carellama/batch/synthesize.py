@@ -20,10 +20,10 @@ from carellama.batch.work_items import Piece, pieces, questions_of
 from carellama.config.data_commands import SynthesizeOptions
 from carellama.config.environment import endpoint_key
 from carellama.config.reader import parse_options
-from carellama.disk import say, write_json
 from carellama.engine.base import Engine, PreparedPrompt, PromptTooLong, Reply, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
+from carellama.files import print_status, write_json
 from carellama.records import Chat, JSONObject, Pair, Place
 from carellama.run_record import as_trained
 from carellama.text import counted, folded
@@ -109,7 +109,7 @@ def _engine(arguments: SynthesizeOptions, prefix: str = "") -> tuple[Engine, str
         made = OpenAIEngine(
             endpoint, model, key=endpoint_key(), parallel=arguments.parallel, timeout=arguments.timeout
         )  # fmt: skip
-        say(f"texts of the sources are sent to {made.host}")
+        print_status(f"texts of the sources are sent to {made.host}")
         return made, model
     if model is not None:
         raise UserError(f"--{prefix}model is that of an endpoint; a local one is --{prefix}model_name_or_path")
@@ -143,7 +143,7 @@ def synthesize(
         try:
             for at in range(0, len(left), arguments.parallel):
                 maker.make(left[at : at + arguments.parallel])
-                say(f"{min(at + arguments.parallel, len(left))} of {len(left)}: {account.written} written")
+                print_status(f"{min(at + arguments.parallel, len(left))} of {len(left)}: {account.written} written")
             ended = True
         finally:
             if ended or account.written or output.before:  # else nothing is there that it could tell of

@@ -88,11 +88,16 @@ def _usage(prog: str) -> str:
     return f"usage: {command} {words} [options]   (a YAML file of options may stand before them)"
 
 
+def group_name(group: type) -> str:
+    """Return what a dataclass of options is of, in words: "Reward" for RewardOptions."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", group.__name__.removesuffix("Options"))
+    return name if name.isupper() else name.capitalize()
+
+
 def _section(group: type, is_shown: Callable[[str], bool] = lambda name: True) -> list[str]:
     """The options of one dataclass under its title, none where no option is shown."""
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", re.sub("(Arguments|Options)$", "", group.__name__))
     about = (group.__doc__ or "").split("\n")[0].rstrip(".")
-    title = f"{name[:1]}{name[1:].lower()}: {about[:1].lower()}{about[1:]}"
+    title = f"{group_name(group)}: {about[:1].lower()}{about[1:]}"
     return _lines(title, [row for name, row in _rows(group).items() if is_shown(name)])
 
 

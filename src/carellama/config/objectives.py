@@ -189,6 +189,7 @@ READ_BY: dict[str, tuple[str, ...]] = {  # option -> the stages that read it, wh
     **dict.fromkeys(("pref_loss", "pref_ftx", "dpo_label_smoothing", "simpo_gamma"), ("dpo",)),
     "pref_beta": ("dpo", "kto"),
     **dict.fromkeys(("kto_chosen_weight", "kto_rejected_weight"), ("kto",)),
+    **dict.fromkeys(field_names(RewardOptions), ("ppo", "grpo")),
     **dict.fromkeys(field_names(PPOOptions), ("ppo",)),
     **dict.fromkeys(field_names(GRPOOptions), ("grpo",)),
     "mask_history": ("sft",),

@@ -17,8 +17,8 @@ from carellama.config.reader import parse_options
 from carellama.config.safety import split_files
 from carellama.consultation.interview import Interview
 from carellama.consultation.report import Report, to_html, to_markdown, to_pdf
-from carellama.disk import write_private
 from carellama.errors import UserError, lookup, read_failure
+from carellama.files import write_private
 from carellama.records import Message, Role
 from carellama.safety.layer import SafetyLayer
 

@@ -43,8 +43,8 @@ from carellama.data.readers import KINDS, BadRow, Row, digest, is_data_file, row
 from carellama.data.report import DataReport
 from carellama.data.speakers import Speakers, named
 from carellama.data.write import COLUMNS as WRITTEN
-from carellama.disk import say
 from carellama.errors import UserError, lookup, nearest, need, read_failure
+from carellama.files import print_status
 from carellama.records import BadRecord, JSONObject, Place, Record
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,7 @@ class Dataset:
         """Say what a person should know of a format that was detected: columns not used, rows that do not fit."""
         for path, one in self.formats.items() if world()[0] == 0 else ():
             if remarks := one.remarks():
-                say(f"{path or self.name}: {one.describe()}; {'; '.join(remarks)}")
+                print_status(f"{path or self.name}: {one.describe()}; {'; '.join(remarks)}")
 
     def remarks(self) -> list[str]:
         """The same as lines of a report; with the file before each where there are several."""

@@ -38,8 +38,8 @@ from carellama.data.file_format import KIND_NAMES
 from carellama.data.readers import digest
 from carellama.data.report import DataReport
 from carellama.data.write import row_of
-from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.errors import UserError, nearest
+from carellama.files import atomic_write, refuse_sources, write_json
 from carellama.records import JSONObject, Record
 from carellama.text import counted
 
@@ -193,7 +193,7 @@ def mix_recipe(recipe: Recipe, output: Path, arguments: MixOptions) -> JSONObjec
             )  # fmt: skip
         order = np.concatenate(offsets)
         order = order[np.random.default_rng(recipe.seed).permutation(len(order))]
-        with whole_file(output) as file:
+        with atomic_write(output) as file:
             for at in order.tolist():
                 unordered.seek(at)
                 file.write(unordered.readline().decode())

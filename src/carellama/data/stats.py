@@ -25,8 +25,8 @@ from carellama.data.convert import lengths_of, texts_of
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES, counted_kind
 from carellama.data.report import DataReport
-from carellama.disk import whole_file
 from carellama.errors import UserError
+from carellama.files import atomic_write
 from carellama.package_data import package_text
 from carellama.records import Chat, Pair, Record, Text
 from carellama.text import counted, language
@@ -101,7 +101,7 @@ def run(argv: Sequence[str]) -> None:
     for stats in found:
         print("\n".join(lines(stats)))
     if arguments.html:
-        with whole_file(Path(arguments.html)) as file:
+        with atomic_write(Path(arguments.html)) as file:
             file.write(page(found))
         print(f"wrote {arguments.html}")
 

@@ -28,8 +28,8 @@ from carellama.config.reader import parse_options, to_flags
 from carellama.data.convert import texts_of
 from carellama.data.datasets import load_datasets
 from carellama.data.report import DataReport
-from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError
+from carellama.files import atomic_write, print_status, write_json
 from carellama.text import HAN, counted
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def run(argv: Sequence[str]) -> None:
     if output.exists() and not arguments.overwrite:
         raise UserError(f"{output} is there already; give --overwrite true to replace it, or another --output")
     learned = learn(arguments)
-    with whole_file(output) as file:
+    with atomic_write(output) as file:
         file.writelines(f"{piece}\n" for piece in learned.pieces)
     before, after = learned.rates
     write_json(output.with_name(f"{output.name}.json"), asdict(learned) | {"per_1000": [before, after]})
@@ -115,7 +115,7 @@ def learn(arguments: TokenizerOptions) -> Learned:
     if not runs:
         unusable = f" ({counted(skipped, 'row')} cannot be used: carellama data check)" if skipped else ""
         raise UserError(f"{', '.join(arguments.names)}: no Chinese characters to learn from{unusable}")
-    say(f"learning from {sum(map(len, texts)):,} characters")
+    print_status(f"learning from {sum(map(len, texts)):,} characters")
     chosen = _chosen(runs, tokenizer, arguments)
     if not chosen:
         raise UserError(
@@ -143,7 +143,7 @@ def _texts(arguments: TokenizerOptions) -> tuple[list[str], list[str], int]:
             found[number % HELD_OUT == 0].extend(texts)
             room -= sum(map(len, texts))
             if room <= 0:
-                say(f"--max_characters {arguments.max_characters:,} reached in {dataset.name}")
+                print_status(f"--max_characters {arguments.max_characters:,} reached in {dataset.name}")
                 return (*found, report.skipped)
     return (*found, report.skipped)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from carellama.data.convert import Columns
 from carellama.data.turns import rows_of
-from carellama.disk import whole_file
+from carellama.files import atomic_write
 from carellama.records import Chat, Message, Pair, Question, Record, Text
 from carellama.templates.jinja import as_functions
 
@@ -77,7 +77,7 @@ def _question(question: Question) -> dict[str, object]:
 @contextmanager
 def writer(path: Path) -> Iterator[Callable[[Record], None]]:
     """Give a function that appends a record to a JSON Lines file; the file appears when the block ends well."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
 
         def write(record: Record) -> None:
             file.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")

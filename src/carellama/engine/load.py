@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from carellama.disk import say
 from carellama.engine.base import Engine
 from carellama.errors import UserError, import_object, install
+from carellama.files import print_status
 from carellama.model.gguf.write import NotConvertible
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
@@ -54,13 +54,13 @@ def choose(model: ModelOptions, data: PromptOptions, arguments: EngineOptions) -
     if name != "openai":
         check_model(model, arguments.adapter_folders)
     if not chosen:
-        say(f"engine {name}: {reason}; --engine takes another")
+        print_status(f"engine {name}: {reason}; --engine takes another")
     try:
         return load(name, model, data, arguments)
     except NotConvertible as error:
         if chosen:
             raise
-        say(f"engine transformers instead: {error}")
+        print_status(f"engine transformers instead: {error}")
     return load("transformers", model, data, arguments)
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 from carellama.config.engine import ANSWER_OPTIONS
 from carellama.config.reader import parse_options
 from carellama.config.safety import GuardEvalOptions, split_files
-from carellama.disk import say, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
@@ -30,6 +29,7 @@ from carellama.evaluate.guard_harm import is_harmful
 from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells, chosen_engine
+from carellama.files import print_status, write_json
 from carellama.intervals import wilson
 from carellama.records import JSONObject
 from carellama.safety.guard.guard import Guard, Judgement
@@ -161,7 +161,7 @@ def _answers(
         return None
     pairs = zip(requests, judgements, strict=True)
     asked = [at for at, (one, said) in enumerate(pairs) if one.is_attack and said.outcome != "refuse"]
-    say(f"answering {counted(len(asked), 'attack')} that were let through")
+    print_status(f"answering {counted(len(asked), 'attack')} that were let through")
     replies = generate(engine, [requests[at].messages for at in asked], sampling) if asked else []
     return {at: reply.text for at, reply in zip(asked, replies, strict=True)}
 
@@ -179,7 +179,7 @@ def _judged(
     """The same by a judge, who reads what the person said and the answer."""
     if answers is None:
         return None
-    say(f"judging {counted(len(answers), 'answer')}")
+    print_status(f"judging {counted(len(answers), 'answer')}")
     told = {at: "\n".join(one.content for one in requests[at].messages if one.role == "user") for at in answers}
     found = dict(zip(answers, judge.judge([(told[at], text) for at, text in answers.items()]), strict=True))
     return [found.get(at, False) for at in range(len(requests))]

@@ -23,11 +23,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from carellama.config.environment import world
-from carellama.disk import whole_file, write_json
 from carellama.engine.base import Engine, PreparedPrompt, Reply, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
 from carellama.evaluate.metrics import Metric, Scorer, flat, score
+from carellama.files import atomic_write, write_json
 from carellama.records import Chat, JSONObject, ToolCall
 from carellama.text import split_reasoning
 
@@ -118,7 +118,7 @@ def predict(
                 log.warning("skipped %d: %s (%s)", len(skipped), TOO_LONG, first)
             predictions.sort(key=lambda prediction: prediction.index)
             results = _results(predictions, len(skipped), scorer, time.monotonic() - started)
-            with whole_file(out_dir / PREDICTIONS) as file:
+            with atomic_write(out_dir / PREDICTIONS) as file:
                 file.writelines(prediction.line() for prediction in predictions)
             write_json(out_dir / RESULTS, results.to_dict())
         partial.unlink()

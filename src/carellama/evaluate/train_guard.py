@@ -16,12 +16,12 @@ from pathlib import Path
 
 from carellama.config.reader import parse_options
 from carellama.config.safety import GuardTrainOptions, split_files
-from carellama.disk import say
 from carellama.errors import UserError
 from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.table import aligned
 from carellama.evaluate.train_triage import STEPS, weights_file
 from carellama.evaluate.triage import cells
+from carellama.files import print_status
 from carellama.safety.classifier.classifier import Classifier, fit
 from carellama.safety.guard.guard import Guard
 from carellama.safety.own_files import sort_rule_files
@@ -34,7 +34,7 @@ def train(argv: Sequence[str]) -> None:
     requests = [request for file in options.files for request in load_requests(Path(file))]
     if len({request.is_attack for request in requests}) < 2:
         raise UserError("all requests have the same outcome; the classifier needs some to refuse and some to answer")
-    say(f"{len(requests):,} requests, {sum(request.is_attack for request in requests):,} to refuse")
+    print_status(f"{len(requests):,} requests, {sum(request.is_attack for request in requests):,} to refuse")
     guard = Guard(sort_rule_files(split_files(options.safety_rules)).guard, readers=("rules",))
     if options.folds > 1:
         print(_cross_validation(requests, guard, options))

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from carellama.config.reader import parse_options
 from carellama.config.safety import SafetyTrainOptions
-from carellama.disk import say
 from carellama.errors import UserError, read_failure
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.evaluate.triage_cases import Case, load_cases
+from carellama.files import print_status
 from carellama.safety.classifier.classifier import Classifier, fit
 from carellama.safety.classifier.signs import Sign
 from carellama.safety.triage.rules import load_red_flags
@@ -38,7 +38,7 @@ def train(argv: Sequence[str]) -> None:
     cases = [case for file in options.files for case in load_cases(Path(file), options.scale).cases]
     if len({case.is_emergency for case in cases}) < 2:
         raise UserError("all texts have the same label; the classifier needs emergencies and others")
-    say(f"{len(cases):,} texts, {sum(case.is_emergency for case in cases):,} emergencies")
+    print_status(f"{len(cases):,} texts, {sum(case.is_emergency for case in cases):,} emergencies")
     reads = _read(cases)
     if options.folds > 1:
         print(_cross_validation(reads, options))

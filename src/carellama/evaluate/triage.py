@@ -19,12 +19,12 @@ from pathlib import Path
 from carellama.config.engine import ANSWER_OPTIONS
 from carellama.config.reader import Groups, Reader, parse_options
 from carellama.config.safety import SafetyEvalOptions, split_files
-from carellama.disk import write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.engine.generate import generate
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label, left_out_line, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
+from carellama.files import write_json
 from carellama.intervals import wilson
 from carellama.records import JSONObject, Message
 from carellama.safety.answers.urgency import urgency_of

@@ -23,9 +23,9 @@ from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.data import DataOptions
 from carellama.config.model import ModelOptions
 from carellama.config.reader import parse_options
-from carellama.disk import say
 from carellama.errors import UserError
 from carellama.export.card import write_card
+from carellama.files import print_status
 from carellama.model.paths import check_model, check_output, check_space, filled_folder
 from carellama.model.quiet import QUICK_BYTES, quiet_bars
 from carellama.model.readers import make_readable
@@ -115,7 +115,7 @@ def export_model(
     try:
         with filled_folder(output_dir) as made:
             if needed > QUICK_BYTES:
-                say(f"writing {needed / 1e9:.1f} GB to {output_dir}")
+                print_status(f"writing {needed / 1e9:.1f} GB to {output_dir}")
             _save(merged, tokenizer, template, made, max_shard_size)
             del base, adapted, merged
             parity = check_parity(

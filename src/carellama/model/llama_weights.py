@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 
 from carellama.config.commands import LlamaOptions
 from carellama.config.reader import parse_options
-from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
+from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.paths import check_output, check_space, filled_folder
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def convert(source: Path, size: str, output: Path, *, version: int | None = None
             _write_tokenizer(tokenizer, made, vocabulary)
             _write_source_card(made, size, version)
         except Exception as error:
-            if full(error):
-                raise UserError(no_room(error, output.parent)) from error
+            if is_disk_full(error):
+                raise UserError(disk_full_message(error, output.parent)) from error
             raise
 
 

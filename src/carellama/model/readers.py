@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from carellama.disk import write_json
+from carellama.files import write_json
 from carellama.model.sentencepiece_file import (
     FILE,
     added_tokens,

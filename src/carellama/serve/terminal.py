@@ -20,10 +20,10 @@ from rich.console import Console
 
 from carellama.assistant import Assistant, Consultant
 from carellama.consultation.files import report_bytes
-from carellama.disk import write_private
 from carellama.engine.base import Reply
 from carellama.engine.generate import stream
 from carellama.errors import UserError, lookup, nearest
+from carellama.files import write_private
 from carellama.records import JSONObject, Message
 from carellama.safety.layer import Screening
 from carellama.safety.notices import SHOWN, disclaimer

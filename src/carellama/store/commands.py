@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from carellama.config import environment
 from carellama.config.commands import AddKeyOptions, ListKeysOptions, RevokeKeyOptions
 from carellama.config.reader import parse_options
-from carellama.disk import say
 from carellama.errors import UserError, need
+from carellama.files import print_status
 from carellama.records import JSONObject
 
 HEADINGS = ("id", "name", "scopes", "a minute", "at once", "tokens a day", "used today", "last used", "ends", "state")
@@ -38,7 +38,7 @@ def add(argv: Sequence[str]) -> None:
     names = options.scope_names
     key, whole = keys.create_key(database, name=options.name, scopes=names, limits=limits, days=options.days)
     database.close()
-    say(f"a key for {key.name}, id {key.id}, in {database.name}; it is shown only once:")
+    print_status(f"a key for {key.name}, id {key.id}, in {database.name}; it is shown only once:")
     print(whole)
 
 
@@ -52,7 +52,7 @@ def list_keys(argv: Sequence[str]) -> None:
     elif rows:
         _table(rows)
     else:
-        say("no keys yet; carellama keys add --name NAME makes one")
+        print_status("no keys yet; carellama keys add --name NAME makes one")
 
 
 def describe_keys(place: str) -> list[JSONObject]:
@@ -102,7 +102,7 @@ def revoke(argv: Sequence[str]) -> None:
     if database is None or not keys.revoke_key(database, given[1]):
         raise UserError(f"there is no key of id {given[1]}; carellama keys list shows them")
     database.close()
-    say(f"key {given[1]} is revoked; a server that runs takes it for a few seconds more at most")
+    print_status(f"key {given[1]} is revoked; a server that runs takes it for a few seconds more at most")
 
 
 def _time(seconds: float | None) -> str | None:

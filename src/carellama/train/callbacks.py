@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carellama.config.environment import launched
-from carellama.disk import named, whole_file
+from carellama.files import atomic_write, with_file_name
 
 ECHO = 3.0  # seconds within which a launcher passes a signal on
 
@@ -50,7 +50,7 @@ class JsonLogCallback(TrainerCallback):
             return
         text = self.path.read_text(encoding="utf-8") if self.path.exists() and state.global_step else ""
         lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]  # a full disk halves the last
-        with whole_file(self.path) as file:
+        with atomic_write(self.path) as file:
             file.writelines(line for line in lines if json.loads(line)["current_steps"] <= state.global_step)
 
     def on_step_end(
@@ -82,7 +82,7 @@ class JsonLogCallback(TrainerCallback):
             "elapsed_seconds": round(elapsed, 2),
             "remaining_seconds": round(left, 2),
         }
-        with named(self.path), self.path.open("a", encoding="utf-8") as file:
+        with with_file_name(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 from accelerate.utils import gather_object
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
-from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.config.run import RunOptions
-from carellama.disk import full, no_room, write_json
 from carellama.errors import UserError
+from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.train.callbacks import SignalStopCallback, stop_on_signals
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def run_training(options: RunOptions, trainer: StageTrainer, resume_from: str | 
         with _silence_disk_full_threads():
             return _train_with_signals(options, trainer, resume_from)
     except Exception as error:
-        if not full(error):
+        if not is_disk_full(error):
             raise
         checkpoint = trainer.checkpoint or (Path(resume_from) if resume_from else None)
-        line = no_room(error, Path(options.training.output_dir))
+        line = disk_full_message(error, Path(options.training.output_dir))
         raise UserError(
             f"{line}; stopped at step {trainer.state.global_step}: {resume_hint(options, checkpoint)}"
         ) from error
@@ -59,7 +59,7 @@ def _silence_disk_full_threads() -> Iterator[None]:
     hook = threading.excepthook
 
     def ours(failed: threading.ExceptHookArgs) -> None:
-        if failed.exc_value is None or not full(failed.exc_value):
+        if failed.exc_value is None or not is_disk_full(failed.exc_value):
             hook(failed)
 
     threading.excepthook = ours

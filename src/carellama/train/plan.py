@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from carellama.config.environment import world
 from carellama.config.run import PlanOptions, RunOptions
-from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.records import JSONObject
 from carellama.train import run as runs

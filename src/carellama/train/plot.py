@@ -9,8 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from carellama.disk import named
 from carellama.errors import need
+from carellama.files import with_file_name
 from carellama.records import JSONObject
 from carellama.run_record import read_run
 from carellama.stages import STAGES
@@ -69,7 +69,7 @@ def plot_loss(folder: Path, *, kept: int | None = None) -> Path | None:
     path = folder / "training_loss.png"
     temporary = path.with_name(".training_loss.tmp.png")
     try:
-        with named(path):
+        with with_file_name(path):
             figure.savefig(temporary, dpi=150)
         temporary.replace(path)
     finally:

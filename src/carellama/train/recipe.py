@@ -38,10 +38,10 @@ from carellama.config.commands import RecipeOptions
 from carellama.config.reader import parse_options, read_yaml, to_flags
 from carellama.config.run import RunOptions
 from carellama.data.datasets import load_datasets
-from carellama.disk import say, whole_file, write_json
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
 from carellama.evaluate.table import compare
+from carellama.files import atomic_write, print_status, write_json
 from carellama.stages import STAGES, Stage
 from carellama.train.options import shared_run_options
 
@@ -112,9 +112,9 @@ def run(argv: Sequence[str]) -> None:
             shutil.rmtree(step.folder, ignore_errors=True)
             _forget_measures(folder, step, measures)
         if step.done:
-            say(f"stage {number} of {len(steps)}, {step.name}: done before")
+            print_status(f"stage {number} of {len(steps)}, {step.name}: done before")
             continue
-        say(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.flags])}")
+        print_status(f"stage {number} of {len(steps)}, {step.name}: {shlex.join(['carellama', 'train', *step.flags])}")
         _train(step, data[step.name])
     results = {BASE: _measured(folder, BASE, (), STAGES["sft"], measures)}
     for step in steps:
@@ -320,7 +320,7 @@ def _measured(
         data = data_of(to_flags(options))
         if not _measured_so(home, options, data):
             shutil.rmtree(home, ignore_errors=True)
-            say(f"measuring {name}: {measure}")
+            print_status(f"measuring {name}: {measure}")
             if code := _run(_command((), "eval", to_flags(options))):
                 raise SystemExit(130) if code == 130 else UserError(f"measuring {name} ended with exit code {code}")
             write_json(home / MEASURE, options | {DATA: data})
@@ -346,9 +346,9 @@ def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> N
     """Print the table of all stages, and write it into the folder."""
     measured = {name: metrics for name, metrics in results.items() if metrics}
     if not measured:
-        say("the recipe names nothing to measure")
+        print_status("the recipe names nothing to measure")
         return
-    with whole_file(folder / "table.md") as file:
+    with atomic_write(folder / "table.md") as file:
         file.write(compare(measured, markdown=True))
     print(compare(measured), end="")
     print(f"  table  {folder / 'table.md'}")

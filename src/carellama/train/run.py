@@ -19,8 +19,8 @@ from carellama.config.environment import world
 from carellama.config.help import training_help
 from carellama.config.reader import Parsed, read_yaml
 from carellama.config.run import RUN_OPTIONS, RunOptions, settings_of
-from carellama.disk import write_json
 from carellama.errors import UserError, lookup
+from carellama.files import write_json
 from carellama.model.paths import check_model
 from carellama.records import JSONObject
 from carellama.run_record import read_run, write_run

@@ -28,8 +28,8 @@ from carellama.data.detect_format import STAGE_KINDS, detect_file
 from carellama.data.file_format import KIND_NAMES, FileFormat, counted_kind
 from carellama.data.report import DataReport
 from carellama.data.write import writer
-from carellama.disk import made_once, refuse_sources, say, write_json
 from carellama.errors import UserError, nearest
+from carellama.files import create_once, print_status, refuse_sources, write_json
 from carellama.records import BadRecord, Record
 from carellama.text import counted
 
@@ -91,11 +91,11 @@ def run(argv: Sequence[str]) -> None:
     conversion = planned(arguments)
     outputs = _outputs(conversion, arguments)
     for path, reason in conversion.unread.items():
-        say(f"not read: {path}: {reason}")
+        print_status(f"not read: {path}: {reason}")
     if conversion.left_out:
         names = ", ".join(path.name for path in conversion.left_out[:5])
         more = ", ..." if len(conversion.left_out) > 5 else ""
-        say(
+        print_status(
             f"left out: {counted(len(conversion.left_out), 'file')} that {conversion.name} does not name: "
             f"{names}{more} "
             "(--from FILE converts a file of any name)"
@@ -142,11 +142,11 @@ def _written(conversion: Conversion, output: Path) -> dict[str, int]:
         if not made:
             raise UserError(f"{conversion.name}: no row could be used; {'; '.join(report.lines())}")
     for name, paths in conversion.layouts.items():
-        say(f"layout {name}: {', '.join(str(path) for path in paths[:5])}{', ...' if len(paths) > 5 else ''}")
+        print_status(f"layout {name}: {', '.join(str(path) for path in paths[:5])}{', ...' if len(paths) > 5 else ''}")
     for path, found in conversion.formats.items():
-        say("; ".join([f"{path}: {found.describe()}", *found.remarks()]))
+        print_status("; ".join([f"{path}: {found.describe()}", *found.remarks()]))
     for line in report.lines():
-        say(line)
+        print_status(line)
     return made
 
 
@@ -320,14 +320,14 @@ def records_file(name: str, split: Split) -> Path:
     stamps = [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
     key = hashlib.sha256(json.dumps([VERSION, sorted(conversion.layouts), *stamps]).encode()).hexdigest()
     target = folder.parent / "records" / f"{part.name}-{split}-{key[:12]}"
-    with made_once(target) as making:
+    with create_once(target) as making:
         if making:
-            say(f"converting {name} ({split})")
+            print_status(f"converting {name} ({split})")
             report = DataReport()
             with writer(making / "records.jsonl") as write:
                 for record in conversion.records(report):
                     write(record)
             write_json(making / "report.json", report.to_dict())
             for line in report.lines():
-                say(line)
+                print_status(line)
     return target / "records.jsonl"

@@ -15,35 +15,12 @@ from typing import Literal
 import yaml
 
 from carellama.data.catalogue.layout import Stage
+from carellama.download.hosts import Host
 from carellama.errors import lookup
 from carellama.package_data import package_folder
 from carellama.records import JSONObject
 
 Split = Literal["train", "held_out"]
-HostKind = Literal["huggingface", "modelscope", "github", "google-drive", "url", "manual"]
-
-
-@dataclass(frozen=True)
-class Host:
-    """One place a dataset can be had from.
-
-    huggingface, modelscope: `repo` "owner/name" and `files`, names or patterns in it.
-    github: `repo` "owner/name", `revision`, and `files`, paths in it. google-drive: `repo` is the file's id, `files`
-    the name to keep it under. url: `repo` is the address. manual: `repo` is the page to visit, `files` what to
-    look for there.
-
-    Hosts with the same `holds` are places of the same files, and one of them is enough; where a dataset is spread over
-    several repositories each has its own `holds`, the folder under which its files are kept.
-    """
-
-    kind: HostKind
-    repo: str
-    files: tuple[str, ...] = ()
-    revision: str = "main"
-    sha256: str = ""  # of a single file, where we have seen it
-    note: str = ""
-    holds: str = ""
-    seen: bool = True  # False: nobody saw the host's list of files, the names are what others say of it
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,7 @@ from pathlib import Path
 from carellama.config.data_commands import PullOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
-from carellama.data.catalogue import hosts
-from carellama.data.catalogue.entries import Entry, Host, find
-from carellama.data.catalogue.fetch import Fetched, NoConnection, NotFetched, Remote, sha256_of
+from carellama.data.catalogue.entries import Entry, find
 from carellama.data.catalogue.pulled_files import (
     Content,
     Files,
@@ -32,8 +30,11 @@ from carellama.data.catalogue.pulled_files import (
     take,
     unpack,
 )
-from carellama.disk import say, write_json
+from carellama.download import hosts
+from carellama.download.hosts import Host
+from carellama.download.http import DownloadedFile, DownloadError, HostUnreachable, RemoteFile, sha256_of
 from carellama.errors import UserError
+from carellama.files import print_status, write_json
 from carellama.text import counted
 
 
@@ -42,7 +43,7 @@ def run(argv: Sequence[str]) -> None:
     (arguments,) = parse_options((PullOptions,), argv, "carellama data pull NAME", positional="name")
     entry, _ = find(arguments.name)
     if ":" in arguments.name:
-        say(f"all parts of {entry.name} are fetched")
+        print_status(f"all parts of {entry.name} are fetched")
     home = dataset_home() / entry.name
     with _alone(home):
         try:
@@ -59,7 +60,7 @@ def run(argv: Sequence[str]) -> None:
             else:
                 from_hosts(entry, home, arguments)
         except KeyboardInterrupt:
-            say(
+            print_status(
                 f"stopped; what has arrived is kept, and the next 'carellama data pull {entry.name}' goes on from there"
             )
             raise
@@ -89,7 +90,7 @@ def by_hand(entry: Entry, places: Sequence[Host] = ()) -> str:
     """
     patterns = dict.fromkeys(pattern for part in entry.parts for pattern in part.patterns("train"))
     pages = [host for host in entry.hosts if host.kind == "manual"] or list(places[:1])
-    wanted = [f"{', '.join(host.files or patterns)} from {hosts.page_of(host)}" for host in pages]
+    wanted = [f"{', '.join(host.files or patterns)} from {hosts.web_page_of(host)}" for host in pages]
     return f"download {' and '.join(wanted)} in a browser, then: carellama data pull {entry.name} --from FOLDER"
 
 
@@ -121,7 +122,7 @@ def from_hosts(entry: Entry, home: Path, arguments: PullOptions) -> None:
         raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry, wanted)}")
     held = dict.fromkeys(host.holds for host in wanted)
     for holds in dict.fromkeys(host.holds for host in able if host.holds not in held):
-        say(f"not on {arguments.source}, and not fetched: {holds}")
+        print_status(f"not on {arguments.source}, and not fetched: {holds}")
     pull = _Pull(entry, home, arguments)
     for holds in held:
         pull.first_of([host for host in wanted if host.holds == holds])
@@ -144,20 +145,20 @@ class _Pull:
         failed: list[str] = []
         for at, host in enumerate(places):
             try:
-                revision, remotes = hosts.listing(host, self.token)
+                revision, remotes = hosts.list_host_files(host, self.token)
                 if not self.agreed:
                     agree(self.entry, self.home, accepted=self.accepted)
                     self.agreed = True
                 return self.all_of(host, revision, remotes)
-            except NoConnection as error:
+            except HostUnreachable as error:
                 failed.append(f"no connection to {error}")
-            except NotFetched as error:
+            except DownloadError as error:
                 failed.append(f"{host.kind}: {error}")
                 if at + 1 < len(places):
-                    say(failed[-1])
+                    print_status(failed[-1])
         raise UserError(f"{'; '.join(dict.fromkeys(failed))}; try again later, or {by_hand(self.entry, places)}")
 
-    def all_of(self, host: Host, revision: str, remotes: Sequence[Remote]) -> None:
+    def all_of(self, host: Host, revision: str, remotes: Sequence[RemoteFile]) -> None:
         """Bring all files of a host; those that are here and whole are kept."""
         here = {name: (self.home / "files", own) for name, own in self.before.items()}
         here |= {name: (self.incoming, own) for name, own in self.waiting.items()}
@@ -169,7 +170,7 @@ class _Pull:
                 files |= kept
                 print(f"kept {remote.name}")
                 continue
-            got = hosts.fetch(host, revision, remote, self.incoming / host.holds, self.token)
+            got = hosts.fetch_file(host, revision, remote, self.incoming / host.holds, self.token)
             files |= _placed(remote, got, self.incoming, host.holds)
             write_json(self.incoming / "pulled.json", {"files": self.waiting | self.files | files})
             print(f"fetched {remote.name} ({counted(got.size, 'byte')})")
@@ -186,7 +187,7 @@ class _Pull:
         publish(self.entry, self.home, others | self.files, before + self.sources)
 
 
-def _stored_files(remote: Remote, here: Mapping[str, tuple[Path, PulledFile]]) -> Files:
+def _stored_files(remote: RemoteFile, here: Mapping[str, tuple[Path, PulledFile]]) -> Files:
     """What is here of a file of the host: itself, or what was unpacked of it; empty where any of it is not whole."""
     own = {name: (base, known) for name, (base, known) in here.items() if known["of"]["name"] == remote.name}
     for name, (base, known) in own.items():
@@ -203,8 +204,8 @@ def _stored_files(remote: Remote, here: Mapping[str, tuple[Path, PulledFile]]) -
     return {name: known for name, (_, known) in own.items()}
 
 
-def _placed(remote: Remote, got: Fetched, incoming: Path, holds: str) -> Files:
-    own = (Path(holds) / hosts.inside(remote.name)).as_posix()
+def _placed(remote: RemoteFile, got: DownloadedFile, incoming: Path, holds: str) -> Files:
+    own = (Path(holds) / hosts.safe_relative_path(remote.name)).as_posix()
     whole: Content = {"bytes": got.size, "sha256": got.sha256}
     of: Origin = {"name": remote.name, "holds": holds, "url": remote.url, "from": got.url, **whole}
     if not remote.name.lower().endswith(".zip"):

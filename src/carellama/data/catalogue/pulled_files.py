@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NotRequired, TypedDict
 
-from carellama.data.catalogue import hosts
 from carellama.data.catalogue.entries import Entry
-from carellama.data.catalogue.fetch import NotFetched, room_for, sha256_of
 from carellama.data.catalogue.named import fits, next_step, paths_in
-from carellama.disk import write_json
+from carellama.download import hosts
+from carellama.download.http import DownloadError, check_free_space, sha256_of
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.text import counted
 
 
@@ -94,7 +94,7 @@ def take(entry: Entry, place: Path, home: Path) -> None:
     try:
         for path in mine:
             files |= _copy_in(path, path.relative_to(base).as_posix(), incoming)
-    except NotFetched as error:
+    except DownloadError as error:
         raise UserError(str(error)) from error
     before = {name: own for name, own in read_record(home).get("files", {}).items() if (home / "files" / name).exists()}
     for line in missing(entry, [*before, *files]):
@@ -160,7 +160,7 @@ def _copy_in(path: Path, name: str, incoming: Path) -> Files:
         members = unpack(path, incoming, name)
         print(f"unpacked {name} ({counted(len(members), 'file')})")
         return {member: {**own, "of": of} for member, own in members.items()}
-    room_for(size, incoming)
+    check_free_space(size, incoming)
     target = incoming / name
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(path, target)
@@ -171,7 +171,7 @@ def _copy_in(path: Path, name: str, incoming: Path) -> Files:
 def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, Content]:
     """Unpack a zip to `folder`/its name without `.zip`; {path in folder: its bytes and SHA-256}.
 
-    Raises `NotFetched` for a file that is no zip, is encrypted, or has a member that leads out of its folder.
+    Raises `DownloadError` for a file that is no zip, is encrypted, or has a member that leads out of its folder.
     """
     name = name or archive.relative_to(folder).as_posix()
     target = folder / name[: -len(".zip")]
@@ -185,26 +185,26 @@ def unpack(archive: Path, folder: Path, name: str | None = None) -> dict[str, Co
             members = {_name_of(info): info for info in packed.infolist() if not info.is_dir()}
             members = {path: info for path, info in members.items() if not _litter(path)}
             for path, info in members.items():
-                hosts.inside(path)
+                hosts.safe_relative_path(path)
                 if stat.S_ISLNK(info.external_attr >> 16):
-                    raise NotFetched(f"{archive.name} holds a link ({path}), which is not unpacked")
-            room_for(sum(info.file_size for info in members.values()), folder)
+                    raise DownloadError(f"{archive.name} holds a link ({path}), which is not unpacked")
+            check_free_space(sum(info.file_size for info in members.values()), folder)
             for path, info in members.items():
-                out = Path(making) / "all" / hosts.inside(path)
+                out = Path(making) / "all" / hosts.safe_relative_path(path)
                 out.parent.mkdir(parents=True, exist_ok=True)
                 with packed.open(info) as source, out.open("wb") as file:
                     shutil.copyfileobj(source, file)
-                inside = f"{name[: -len('.zip')]}/{hosts.inside(path).as_posix()}"
+                inside = f"{name[: -len('.zip')]}/{hosts.safe_relative_path(path).as_posix()}"
                 found[inside] = {"bytes": out.stat().st_size, "sha256": sha256_of(out)}
             if not found:
-                raise NotFetched(f"{archive.name} holds no files")
+                raise DownloadError(f"{archive.name} holds no files")
             if target.exists():
                 shutil.rmtree(target)
             (Path(making) / "all").replace(target)
     except zipfile.BadZipFile as error:
-        raise NotFetched(f"{archive.name} is not a whole zip: {error}") from error
+        raise DownloadError(f"{archive.name} is not a whole zip: {error}") from error
     except (RuntimeError, NotImplementedError) as error:  # encrypted, or packed in a way that Python does not know
-        raise NotFetched(f"{archive.name} cannot be unpacked: {error}") from error
+        raise DownloadError(f"{archive.name} cannot be unpacked: {error}") from error
     return found
 
 

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from carellama.config.data_commands import ListOptions, ShowOptions
 from carellama.config.environment import dataset_home
 from carellama.config.reader import parse_options
-from carellama.data.catalogue.entries import Entry, Host, entries, find
+from carellama.data.catalogue.entries import Entry, entries, find
 from carellama.data.catalogue.named import next_step
 from carellama.data.catalogue.pulled_files import read_record
+from carellama.download.hosts import Host
 from carellama.text import counted
 
 HEADINGS = ("name", "stage", "language", "rows", "licence", "where", "needs", "pulled")

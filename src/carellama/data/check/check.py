@@ -30,8 +30,8 @@ from carellama.data.file_bytes import read_head
 from carellama.data.file_format import KIND_NAMES
 from carellama.data.file_type import ENCODING_NAMES, KNOWN, detect_file_type
 from carellama.data.readers import BadRow, Row, is_data_file, rows
-from carellama.disk import write_json
 from carellama.errors import DataError, UserError
+from carellama.files import write_json
 from carellama.records import Chat, Pair, Record
 from carellama.text import language
 

@@ -1,7 +1,7 @@
 """The account of a cleaning: rows in, rows out, every removal counted, and listed in the order of the input.
 
     account.remove(17, "consult", place, "near duplicate", partner="consult.jsonl:3", similarity=0.9)
-    with whole_file(path) as file: account.listed.write(file)
+    with atomic_write(path) as file: account.listed.write(file)
 
 The list waits in a file, as duplicates are known last but stand among the other rows.
 """

@@ -33,8 +33,8 @@ from carellama.data.convert import BadRecord, texts_of
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES
 from carellama.data.write import row_of
-from carellama.disk import refuse_sources, whole_file
 from carellama.errors import UserError, lookup
+from carellama.files import atomic_write, refuse_sources
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Place, Record
 from carellama.text import Language, counted
@@ -85,12 +85,12 @@ def clean(arguments: CleanOptions) -> tuple[Account, int]:
                 kept.add(at, number, record.place)
                 waiting.write(json.dumps(row_of(record), ensure_ascii=False) + "\n")
         waiting.seek(0)
-        with whole_file(output) as written_file:
+        with atomic_write(output) as written_file:
             written = _write_unique(written_file, waiting, kept, datasets, duplicates, account)
             if not written:
                 raise UserError(f"no row is left of {', '.join(arguments.names)}: {'; '.join(account.report.lines())}")
             if removed and listed:
-                with whole_file(listed) as listing:
+                with atomic_write(listed) as listing:
                     removed.write(listing)
     return account, written
 

@@ -15,8 +15,8 @@ from carellama.data.catalogue.convert import Conversion, of_folder, planned
 from carellama.data.catalogue.entries import entries
 from carellama.data.clean.contamination import Exams
 from carellama.data.report import DataReport
-from carellama.disk import say
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.records import Question
 from carellama.text import counted
 
@@ -41,14 +41,14 @@ def gather(names: Sequence[str], exams: Exams, *, catalogue: bool = True) -> Exa
             try:
                 _take(exams, name, of_folder(entry, part, folder, "held_out" if part.held_out else "train"))
             except UserError as error:
-                say(f"exam {name}: not checked for: {error}")
+                print_status(f"exam {name}: not checked for: {error}")
     if missing:
-        say(f"not checked for, as they are not on this machine: {', '.join(missing)}")
+        print_status(f"not checked for, as they are not on this machine: {', '.join(missing)}")
     exams.done()
     if exams.questions:
-        say(f"{counted(len(exams.questions), 'exam question')} kept out")
+        print_status(f"{counted(len(exams.questions), 'exam question')} kept out")
     else:
-        say("no exam is on this machine and none is given (--exams): exam questions are not looked for")
+        print_status("no exam is on this machine and none is given (--exams): exam questions are not looked for")
     return exams
 
 
@@ -58,8 +58,8 @@ def _take(exams: Exams, name: str, conversion: Conversion, *, needed: bool = Fal
         if isinstance(record, Question):
             exams.add(name, record)
     for path, reason in conversion.unread.items():
-        say(f"exam {name}: not read: {path}: {reason}")
+        print_status(f"exam {name}: not read: {path}: {reason}")
     if report.skipped:
-        say(f"exam {name}: {counted(report.skipped, 'row')} without a question, not checked for")
+        print_status(f"exam {name}: {counted(report.skipped, 'row')} without a question, not checked for")
     if needed and len(exams.questions) == before:
         raise UserError(f"--exams {name} holds no exam question; see carellama data check {name} --stage exam")

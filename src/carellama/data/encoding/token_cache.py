@@ -36,8 +36,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from carellama.config.environment import single_threaded_tokenizers
 from carellama.data.report import DataReport
 from carellama.data.rows import BadRow, Row, texts_in
-from carellama.disk import named, write_json
 from carellama.errors import UserError
+from carellama.files import with_file_name, write_json
 from carellama.records import Tokens
 
 VERSION = 3  # of the tokens' meaning: raise it when the same input would be encoded otherwise
@@ -290,7 +290,7 @@ def _write_shard(path: Path, batches: Sequence[pa.RecordBatch], metadata: Mappin
     temporary = path.with_suffix(f".{platform.node()}-{os.getpid()}.tmp")  # the first process of each node encodes
     schema = SCHEMA.with_metadata({"carellama": json.dumps(metadata, ensure_ascii=False)})
     try:
-        with named(path), pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        with with_file_name(path), pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
             table = pa.Table.from_batches(batches, SCHEMA).combine_chunks()  # one stretch of memory a shard
             writer.write_table(table.replace_schema_metadata(schema.metadata))
         temporary.replace(path)

@@ -35,8 +35,8 @@ from carellama.data.encoding.pack import pack
 from carellama.data.encoding.token_cache import record_hash
 from carellama.data.readers import BadRow, Row
 from carellama.data.report import KEPT_PLACES, Cases, DataReport
-from carellama.disk import write_json
 from carellama.errors import UserError
+from carellama.files import write_json
 from carellama.records import Place, Tokens
 from carellama.text import counted
 

@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carellama.disk import say
 from carellama.engine.base import (
     MOST_CONTEXT,
     OnEvent,
@@ -54,6 +53,7 @@ from carellama.engine.tools import resolve_tool_choice
 from carellama.engine.transformers.grammar import lark_of
 from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.read import Header, read_header
 from carellama.records import JSONObject
@@ -341,7 +341,7 @@ def context_per_slot(header: Header, asked: int | None, parallel: int) -> int:
     if fits >= most:
         return most
     context = min(most, max(fits, MIN_CONTEXT))
-    say(
+    print_status(
         f"a context of {context:,} tokens for each of {parallel} requests, for want of memory; "
         "a smaller --parallel leaves more"
     )

@@ -17,7 +17,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from carellama.config.environment import endpoint_key
-from carellama.disk import say
 from carellama.engine.base import (
     OnEvent,
     Piece,
@@ -65,6 +64,7 @@ from carellama.engine.prompts import prompt_parts
 from carellama.engine.reasoning import split_reasoning
 from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.records import JSONObject
 from carellama.retry import RETRY_DELAYS
 from carellama.text import estimated_tokens
@@ -297,7 +297,7 @@ class OpenAIEngine:
             take(piece)
         if not reader.usage and not self._usage_missing_reported:
             self._usage_missing_reported = True
-            say(f"{upstream.host} tells no usage: its tokens are counted as 0")
+            print_status(f"{upstream.host} tells no usage: its tokens are counted as 0")
         return reader.reply()
 
     async def _embed_batch(self, upstream: Upstream, info: ServerInfo, texts: Sequence[str]) -> list[list[float]]:
@@ -385,7 +385,7 @@ def load(
         delays=RETRY_DELAYS[:2],  # somebody waits for the answer
     )
     try:
-        say(f"prompts are sent to {engine.host}, for {engine.model}")
+        print_status(f"prompts are sent to {engine.host}, for {engine.model}")
     except BaseException:
         engine.close()
         raise

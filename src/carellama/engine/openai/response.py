@@ -17,9 +17,9 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from carellama.disk import say
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, TokenLogprob, Unavailable, Unsupported
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.records import JSONObject, ToolCall
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class ResponseAssembler:
         if self.calls:
             finish = "tool_calls"
         if self.finish == "content_filter":
-            say(f"{self.host} cut an answer short by its content filter")
+            print_status(f"{self.host} cut an answer short by its content filter")
         return Reply(
             self.text,
             finish,

@@ -20,9 +20,9 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from carellama.disk import say
 from carellama.engine.base import OnEvent, Reply, Unavailable
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.retry import RETRY_DELAYS, RETRYABLE_STATUSES, retry_after, retry_delay
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class UpstreamPool:
         import httpx2
 
         if key is not None and not (key.isascii() and key.isprintable()):
-            raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY anew")
+            raise UserError("the key of the endpoint has characters that no key has; set CARELLAMA_API_KEY again")
         self.all = [_upstream(endpoint) for endpoint in endpoints]
         self.hosts = ", ".join(one.host for one in self.all)  # with their ports, for messages
         self.timeout, self.delays, self.rest = timeout, tuple(delays), 1.0
@@ -156,7 +156,7 @@ class UpstreamPool:
             if delay is None or lost:
                 raise Unavailable(said + ("; check --endpoint and the network" if lost else "; ask again later"))
             delay = retry_delay(delay, min(each.retry_after for each in failures))
-            say(f"{said}; trying again in {delay:g} s")
+            print_status(f"{said}; trying again in {delay:g} s")
             await asyncio.sleep(delay)
         raise AssertionError("the last round returns or raises")
 
@@ -229,7 +229,7 @@ class UpstreamPool:
             return
         upstream.resting = True
         seconds = min(max(self.rest * 2 ** min(upstream.failures - 1, 16), failure.retry_after), MAX_COOLDOWN)
-        say(f"{failure.problem}; it rests for {seconds:g} s")
+        print_status(f"{failure.problem}; it rests for {seconds:g} s")
         task = self._loop.create_task(self._probe(upstream, seconds))
         self._probes.add(task)
         task.add_done_callback(self._probes.discard)
@@ -245,7 +245,7 @@ class UpstreamPool:
                     status, _ = await self.json(upstream, "GET", "models")
                 if upstream.resting and status < 500:
                     upstream.resting = False
-                    say(f"{upstream.host} is well again")
+                    print_status(f"{upstream.host} is well again")
 
     async def _release(self) -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}

@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.config.environment import vllm_environment
-from carellama.disk import say
 from carellama.engine.base import Unavailable
 from carellama.engine.openai import child_guard
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.openai.upstreams import ServerInfo
 from carellama.errors import UserError, lookup
+from carellama.files import print_status
 from carellama.hardware import gpu_count
 from carellama.model.zoo.resolve import model_folder
 from carellama.templates.jinja import Format, formats, jinja_of
@@ -119,7 +119,7 @@ class ServerProcess:
 
     def wait(self) -> None:
         """Return when it answers. Raises `UserError`, after the last lines of its log, if it dies before that."""
-        say(f"starting vllm; its log: {self.log}")
+        print_status(f"starting vllm; its log: {self.log}")
         while not self._healthy():
             if self._process.poll() is not None:
                 self._show_log()
@@ -135,7 +135,7 @@ class ServerProcess:
         _end(self._process)
         if self._watcher.ident is not None:
             self._watcher.join()
-            _end(self._process)  # if it was started anew just then
+            _end(self._process)  # if it was started again just then
         if not died:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -162,7 +162,7 @@ class ServerProcess:
                 return
             again = self.starts < MAX_STARTS
             what = "it is started again" if again else "it is not started again"
-            say(f"vllm ended with code {code}; {what}; its log: {self.log}")
+            print_status(f"vllm ended with code {code}; {what}; its log: {self.log}")
             if not again:
                 self._show_log()
                 return
@@ -178,7 +178,7 @@ class ServerProcess:
     def _show_log(self) -> None:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         for line in lines[-LOG_TAIL_LINES:]:
-            say(f"  {line}")
+            print_status(f"  {line}")
 
 
 def load(

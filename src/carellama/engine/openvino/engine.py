@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carellama.disk import say
 from carellama.engine.base import (
     MOST_CONTEXT,
     OnEvent,
@@ -44,6 +43,7 @@ from carellama.engine.prompts import check_token_ids, prepare_ids
 from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import resolve_tool_choice
 from carellama.errors import UserError, need
+from carellama.files import print_status
 from carellama.model.gguf.read import read_header
 from carellama.records import JSONObject
 
@@ -235,7 +235,7 @@ def load(
                 "optimum-intel and give that folder"
             )
         if header.facts.get("general.file_type") in PRECISION_LOSS_TYPES:
-            say(
+            print_status(
                 f"{path.name} has 4-bit blocks with a minimum, which OpenVINO rounds: its answers are worse than the "
                 "file's own; take --engine llamacpp, or the model's folder with --gguf_type q8_0"
             )

@@ -23,7 +23,6 @@ from rich.progress import track
 from carellama.config.consultation import ConsultEvalOptions
 from carellama.config.engine import ANSWER_OPTIONS
 from carellama.config.reader import Groups, Reader, parse_options
-from carellama.disk import refuse_sources, whole_file, write_json
 from carellama.engine.base import Engine, Sampling
 from carellama.errors import UserError
 from carellama.evaluate.consultation.advice import Departments, check_terms, load_departments
@@ -39,6 +38,7 @@ from carellama.evaluate.consultation.tables import (
     groups_of,
     groups_table,
 )
+from carellama.files import atomic_write, refuse_sources, write_json
 from carellama.safety.layer import SafetyLayer
 from carellama.text import counted
 
@@ -199,7 +199,7 @@ def _write(by_doctor: dict[str, list[Scored]], options: ConsultEvalOptions) -> N
         write_json(Path(options.output), report)
         print(f"figures and scores: {options.output}")
     if options.transcripts:
-        with whole_file(Path(options.transcripts)) as file:
+        with atomic_write(Path(options.transcripts)) as file:
             for name, scored in by_doctor.items():
                 for one in scored:
                     file.write(json.dumps(_transcript(name, one), ensure_ascii=False) + "\n")

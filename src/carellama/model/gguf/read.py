@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from carellama.config.environment import model_home
-from carellama.disk import made_once, say
 from carellama.errors import UserError
+from carellama.files import create_once, print_status
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 
@@ -130,9 +130,9 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     faithfully.
     """
     folder = model_home() / f"{path.stem}-{content_key(path)}"
-    with made_once(folder) as making:
+    with create_once(folder) as making:
         if making:
-            say(f"turning {path.name} into a model folder (once)")
+            print_status(f"turning {path.name} into a model folder (once)")
             _convert(path, making)
             for paper in papers:
                 shutil.copy(paper, making)

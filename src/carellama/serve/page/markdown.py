@@ -64,7 +64,7 @@ def _reference(sign: re.Match[str]) -> str:
 
 
 def _keep_item_numbers(text: str) -> str:
-    """Make text of the numbers of a list that do not count on by one, which Markdown would count anew."""
+    """Make text of the numbers of a list that do not count on by one: Markdown would count from the first again."""
     lines = text.split("\n")
     following: dict[str, int] = {}  # indentation -> number of the next item; 0: the list does not count on
     for at, line in enumerate(lines):

@@ -331,7 +331,11 @@ class _SkippedLayers:
             self.kept[part] += count * (self.tracker.live[part] - live[part])
         if not self._hooked:
             self._hooked = True
-            hidden.register_hook(lambda _: setattr(self, "most", self.tracker.restart()))
+            hidden.register_hook(self._note_most)
+
+    def _note_most(self, _: torch.Tensor) -> None:
+        """Keep the most of the time until the gradients reach the last layer."""
+        self.most = self.tracker.restart()
 
 
 def _micro_batch(model: AnyModel, batch: BatchShape, how: StepConfig, tracker: AllocationTracker) -> None:

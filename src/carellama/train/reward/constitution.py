@@ -20,10 +20,10 @@ from pathlib import Path
 from carellama.config.environment import endpoint_key
 from carellama.config.objectives import GRPOOptions
 from carellama.config.reader import read_yaml
-from carellama.disk import say
 from carellama.engine.base import Engine, Prompt, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.records import Message
 from carellama.text import HAN_CHARACTER
 from carellama.train.reward.verifiable import Completions, Conversations, LogMetric, completion_text
@@ -170,7 +170,7 @@ def load_judge(arguments: GRPOOptions) -> Engine:
 
         assert arguments.judge_model is not None, "checked with the options"
         engine = OpenAIEngine(arguments.judge_endpoint, arguments.judge_model, key=endpoint_key())
-        say(f"prompts and answers are sent to {engine.host}, which judges them")
+        print_status(f"prompts and answers are sent to {engine.host}, which judges them")
         return engine
     from carellama.config.data import DataOptions
     from carellama.config.model import ModelOptions

@@ -16,7 +16,7 @@ from carellama.data.documents.classical_books import is_classical
 from carellama.data.documents.extract import CONVERTERS, PARTIAL, documents
 from carellama.data.readers import BadRow, Row, kind_of, opened, rows
 from carellama.data.spreadsheets import SUFFIXES as SHEETS
-from carellama.disk import say
+from carellama.files import print_status
 from carellama.records import Text
 
 LISTED = 20  # of the lines that are left out of documents, the most frequent first
@@ -76,7 +76,7 @@ def _documents(paths: Sequence[Path]) -> Iterator[Outcome]:
     if dropped:
         listed = [f"{count} {reason}" for reason, count in dropped.most_common(LISTED)]
         listed += [f"{len(dropped) - LISTED} more kinds"] if len(dropped) > LISTED else []
-        say(f"left out of the documents: {', '.join(listed)}")
+        print_status(f"left out of the documents: {', '.join(listed)}")
 
 
 LAYOUTS: dict[str, Layout] = {

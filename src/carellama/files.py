@@ -1,9 +1,9 @@
 """Files and folders that appear under their name only when they are whole; a failure leaves nothing behind.
 
-    with whole_file(Path("records.jsonl")) as file:
+    with atomic_write(Path("records.jsonl")) as file:
         file.write(line)
 
-    with made_once(folder) as making:  # making is None where another process, or an earlier run, has made it
+    with create_once(folder) as making:  # making is None where another process, or an earlier run, has made it
         if making:
             fill(making)
 
@@ -28,22 +28,22 @@ from typing import TextIO
 from carellama.errors import UserError
 
 
-def say(line: str) -> None:
-    """Tell the person that something long begins."""
+def print_status(line: str) -> None:
+    """Print one line to stderr."""
     sys.stderr.write(f"{line}\n")  # in one piece: workers of a server write beside each other
     sys.stderr.flush()
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TORCH_SAYS = ("PytorchStreamWriter", "unexpected pos")  # of any file that it could not finish
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+TORCH_DISK_FULL = ("PytorchStreamWriter", "unexpected pos")  # of any file that it could not finish
 
 
-def full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException) -> bool:
     """Whether something could not be written for want of room: disk, quota or the size that a file may have."""
-    return _reason(error) is not None
+    return _disk_full_reason(error) is not None
 
 
-def _reason(error: BaseException) -> str | None:
+def _disk_full_reason(error: BaseException) -> str | None:
     """The reason in the system's words, of an error or what it came from; None for all other errors.
 
     safetensors and tokenizers give the system's number in the text of their own errors; torch only says that it could
@@ -51,40 +51,40 @@ def _reason(error: BaseException) -> str | None:
     """
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
+        if isinstance(seen, OSError) and seen.errno in DISK_FULL_ERRNOS:
             return os.strerror(seen.errno)
         if type(seen).__name__ in ("SafetensorError", "Exception"):
-            for number in NO_ROOM:
+            for number in DISK_FULL_ERRNOS:
                 if f"os error {number})" in str(seen):
                     return os.strerror(number)
-        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in TORCH_SAYS):
+        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in TORCH_DISK_FULL):
             return "A file could not be finished, as on a full disk"
         seen = seen.__cause__ or seen.__context__
     return None
 
 
-def no_room(error: BaseException, folder: Path | None = None) -> str:
+def disk_full_message(error: BaseException, folder: Path | None = None) -> str:
     """What is full, where, and what to do, in one line; `folder` is where it was written, if the error does not say."""
     place = getattr(error, "filename", None) or folder
     free = ""
     with suppress(OSError):
         free = f" ({shutil.disk_usage(folder).free / 1e6:,.0f} MB free)" if folder else ""
-    return f"{_reason(error)}: {place or 'while writing'}{free}; make room there, or write to another disk"
+    return f"{_disk_full_reason(error)}: {place or 'while writing'}{free}; make room there, or write to another disk"
 
 
 @contextmanager
-def named(path: Path) -> Iterator[None]:
+def with_file_name(path: Path) -> Iterator[None]:
     """Let the error of a full disk say which file it was, as that of a file that is open does not."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and full(error):
+        if error.filename is None and is_disk_full(error):
             error.filename = str(path)
         raise
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
+def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file for writing; it gets its name, and replaces an older one, when the block ends well.
 
     Raises `UserError` where there can be no such file: a folder of that name, or a place that cannot be written.
@@ -94,12 +94,12 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         raise UserError(f"{path} is a folder; give the name of a file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(path)
+        _remove_stale_temporaries(path)
         opened = temporary.open("w", encoding="utf-8", newline="\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     try:
-        with named(path), opened as file:
+        with with_file_name(path), opened as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -108,16 +108,16 @@ def whole_file(path: Path) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
+def _remove_stale_temporaries(path: Path) -> None:
     """Remove what processes of this machine that were killed have left of a file: it may hold what patients said."""
     start = f".{path.name}.{platform.node()}-"
     for old in path.parent.glob(f"{glob.escape(start)}*.tmp"):
         process = old.name[len(start) : -len(".tmp")]
-        if os.name == "posix" and process.isdecimal() and _dead(int(process)):
+        if os.name == "posix" and process.isdecimal() and _process_is_gone(int(process)):
             old.unlink(missing_ok=True)
 
 
-def _dead(process: int) -> bool:
+def _process_is_gone(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -135,7 +135,7 @@ def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file whole."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
@@ -164,7 +164,7 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
 
 
 @contextmanager
-def made_once(target: Path) -> Iterator[Path | None]:
+def create_once(target: Path) -> Iterator[Path | None]:
     """Give the process that has to make the folder `target` an empty one to fill, all others None.
 
     When the block ends the filled folder gets the name `target`. Raises `UserError` for a full disk or a

@@ -1,0 +1,1 @@
+"""Files from hosts: which files a host has, and one file over HTTP."""
