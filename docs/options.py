@@ -17,7 +17,7 @@ from typing import Any
 
 from carellama.config import commands, consultation, data_commands, safety
 from carellama.config.help import group_name
-from carellama.config.options import Shape, default_of, option_fields, shapes_of
+from carellama.config.options import OptionType, default_of, option_fields, option_types
 from carellama.config.run import RUN_OPTIONS, PlanOptions, TrainingOptions
 from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebOptions
 from carellama.demo import DemoOptions
@@ -145,11 +145,11 @@ def _fields(group: type, words: dict[str, Any]) -> list[tuple[str, Any, str, str
         value = default_of(field)
         default = words["required"] if value is dataclasses.MISSING else _value(value, words["none"])
         names = "`, `".join(f"--{name}" for name in (field.name, *field.metadata["names"]))
-        found.append((names, _takes(shapes_of(group)[field.name]), default, field.metadata["help"]))
+        found.append((names, _takes(option_types(group)[field.name]), default, field.metadata["help"]))
     return found
 
 
-def _takes(shape: Shape) -> Any:
+def _takes(shape: OptionType) -> Any:
     """The values that an option has, or what kind they are."""
     if shape.choices:
         return shape.choices

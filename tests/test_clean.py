@@ -189,6 +189,13 @@ def test_languages_and_lengths(source: Path) -> None:
     assert done["language"].count == 7 and done["answer too long"].count == 1 and written == 1
 
 
+def test_languages_that_name_none_remove_no_record(source: Path) -> None:
+    """A comma alone named no language, which every record then was not of."""
+    output = source.with_name("clean.jsonl")
+    account, written = clean(CleanOptions([str(source)], output=str(output), languages=","))
+    assert written > 1 and "language" not in account.report.datasets[str(source)].done.get("skipped", {})
+
+
 def test_removed_text_is_listed_only_when_asked(source: Path) -> None:
     removed = source.with_name("removed.jsonl")
     clean(CleanOptions([str(source)], output=str(source.with_name("c.jsonl")), removed=str(removed), removed_text=True))

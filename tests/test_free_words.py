@@ -46,6 +46,13 @@ def test_the_database_has_one_name_in_all_commands() -> None:
         assert api.database == "DB"
 
 
+@pytest.mark.parametrize("words", ["abcd --id efgh", "--id efgh abcd"])
+def test_a_value_with_and_without_its_option_is_not_guessed(words: str) -> None:
+    """The option was dropped without a word."""
+    with pytest.raises(UserError, match="'abcd' and --id efgh are both given"):
+        parse_options((RevokeKeyOptions,), words.split(), "carellama keys revoke ID", positional="id")
+
+
 def test_a_word_that_no_option_takes_is_named() -> None:
     with pytest.raises(UserError, match="unexpected word 'y'"):
         parse_options((AddKeyOptions,), ["--name", "x", "y"], "carellama keys add")

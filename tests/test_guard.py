@@ -268,8 +268,12 @@ def test_the_format_of_a_guard_model_is_told_by_its_name_or_asked_for() -> None:
         guard_format(None, "some-model")
 
 
-def test_rules_of_a_hospital_are_read_and_the_classifier_does_not_overrule_them(tmp_path: Path) -> None:
-    file = tmp_path / "hospital.yaml"
+def test_rules_of_a_hospital_are_read_and_the_classifier_does_not_overrule_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder named as ours, they were taken for rules that the classifier may overrule."""
+    file = tmp_path / "requests" / "hospital.yaml"
+    file.parent.mkdir()
     file.write_text(
         "concepts:\n  zebra: [[斑马], [zebra]]\nrules:\n"
         "  - id: zebras\n    outcome: refuse\n    category: drug_diversion\n"
@@ -277,6 +281,9 @@ def test_rules_of_a_hospital_are_read_and_the_classifier_does_not_overrule_them(
         encoding="utf-8",
     )
     assert is_guard_file(file)
+    monkeypatch.chdir(tmp_path)
+    rules = load_guard_rules([Path("requests/hospital.yaml")]).rules
+    assert [rule.id for rule in rules if not rule.shipped] == ["zebras"]
     found = Guard([file]).judge([Message("user", "How much water does a zebra drink in the zoo each day?")])
     assert (found.outcome, found.rule) == ("refuse", "zebras")
     file.write_text(file.read_text(encoding="utf-8").replace("drug_diversion", "drugs"), encoding="utf-8")

@@ -279,7 +279,7 @@ def test_modules_say_what_they_do() -> None:
     assert MODULES and not silent, f"no docstring: {silent}"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "-h"]])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys; from carellama.cli import main; sys.argv = ['carellama', *sys.argv[1:]]\n"

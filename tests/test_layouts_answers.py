@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import zipfile
@@ -153,10 +154,13 @@ def test_bytes_of_no_encoding_cost_their_row_only(tmp_path: Path) -> None:
     assert reasons("departments", path) == ["bytes that are not GB18030"]
 
 
-@pytest.mark.parametrize("packed", [plain, gzip.compress])
-def test_blocks_of_a_question_and_an_answer(tmp_path: Path, packed: Callable[[bytes], bytes]) -> None:
-    """Compressed, they were read as bytes of GB18030: a row that said so, or none."""
-    path = tmp_path / "内科.txt"
+@pytest.mark.parametrize(
+    ("name", "packed"), [("内科.txt", plain), ("内科.txt", gzip.compress), ("内科.txt.gz", gzip.compress),
+                         ("内科.txt.bz2", bz2.compress)],
+)  # fmt: skip
+def test_blocks_of_a_question_and_an_answer(tmp_path: Path, name: str, packed: Callable[[bytes], bytes]) -> None:
+    """Compressed, they were read as bytes of GB18030, or as lines: twelve texts in place of six conversations."""
+    path = tmp_path / name
     path.write_bytes(packed(f"头痛,头痛两天怎么办？\n{SAY}\n\n\n头晕,为什么头晕？\n{SAY}\n\n\n".encode("gb18030")))
     first, second = records("department-blocks", path)
     assert first.prompt[0].content == "头痛，头痛两天怎么办？" and second.place.line == 5

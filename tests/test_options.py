@@ -12,7 +12,7 @@ import pytest
 
 from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.foreign_options import foreign_options, translate
-from carellama.config.options import field_names, shapes_of
+from carellama.config.options import field_names, option_types
 from carellama.config.run import OWN, RUN_OPTIONS
 from carellama.config.serve import CHAT_OPTIONS
 from carellama.config.transformers_options import training_flags
@@ -59,11 +59,11 @@ def test_a_foreign_option_is_read_as_todays_or_refused_with_what_to_use(name: st
         assert today is not None and f"--{name}" in today.note
         if today.option:
             assert f"--{entry.option} {today.words[0]}" in today.note
-            shapes = {name: shape for group in VERBS[verb] for name, shape in shapes_of(group).items()}
+            shapes = {name: shape for group in VERBS[verb] for name, shape in option_types(group).items()}
             if today.option in shapes:
                 shapes[today.option].value(today.option, today.words)
             else:
-                training_flags()[today.option].checked(today.option, today.words)
+                training_flags()[today.option].check_words(today.option, today.words)
 
 
 def test_a_share_of_warmup_steps_stays_a_share(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -77,9 +77,20 @@ def test_a_share_of_warmup_steps_stays_a_share(tmp_path: Path, caplog: pytest.Lo
     assert "--evaluation_strategy is read as --eval_strategy steps" in caplog.text
 
 
+@pytest.mark.parametrize("key", ["learning_ratee", "stages"])
+def test_a_misspelt_key_without_a_value_is_an_error(key: str, tmp_path: Path) -> None:
+    """Keys without a value were skipped before their names were looked at."""
+    file = tmp_path / "run.yaml"
+    file.write_text(f"model_name_or_path: m\ndataset: d\nlora_rank:\n{key}:\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"unknown key '{key}'"):
+        run_options([str(file)])
+
+
 def test_a_foreign_option_beside_todays_is_not_guessed() -> None:
     for both in ("--warmup_ratio 0.1 --warmup_steps 5", "--warmup_steps 5 --warmup_ratio 0.1"):
-        with pytest.raises(UserError, match=r"--warmup_ratio is today's --warmup_steps, which is given as well"):
+        with pytest.raises(
+            UserError, match=r"--warmup_ratio is another name of --warmup_steps, which is given as well"
+        ):
             parse_run(f"--model_name_or_path m {both}".split())
     with pytest.raises(UserError, match="not a share below 1"):
         translate("warmup_ratio", ["1.0"], EVERY)

@@ -145,6 +145,14 @@ def test_what_a_model_needs_is_asked_for_where_a_judge_needs_one(words: list[str
     assert "--model_name_or_path" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["-h"], ["--help"], ["--by", "model", "-h"]])
+def test_help_has_the_options_of_a_model_where_a_judge_needs_one(words: list[str]) -> None:
+    """-h was an unknown option: the judges are read before the other options."""
+    done = run("eval", *words)
+    assert done.returncode == 0 and done.stdout.startswith("usage: carellama safety eval FILE... [options]\n")
+    assert ("--model_name_or_path" in done.stdout) == ("model" in words)
+
+
 def test_both_is_the_more_urgent() -> None:
     assert both(["routine", "emergency"], ["urgent", "soon"]) == ["urgent", "emergency"]
 

@@ -77,6 +77,19 @@ def test_an_answer_that_makes_light_of_it_is_stopped() -> None:
     assert pieces[-1].notices[0].text in reply.text
 
 
+def test_a_stopped_answer_whose_tokens_cannot_be_counted_ends_with_the_error() -> None:
+    """Nothing came any more: the error was raised in a thread of which nobody waits for the end."""
+
+    class Broken(ScriptedEngine):
+        def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
+            if "不是急症" in text:
+                raise RuntimeError("no tokenizer")
+            return super().tokenize(text, begin=begin, marks=marks)
+
+    with pytest.raises(RuntimeError, match="no tokenizer"):
+        stream(Assistant(Broken(SAYS_REST), safety=SafetyLayer("on")))
+
+
 def lumps_of(*lumps: str) -> InlineEngine:
     """An engine that streams its answer in the given lumps, each with one log-probability."""
     return InlineEngine(*(Piece(lump, logprobs=(TokenLogprob(lump, -0.5),)) for lump in lumps))

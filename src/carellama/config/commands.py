@@ -17,7 +17,7 @@ WHERE = (
     "SQLite file, or postgresql://USER:PASSWORD@HOST/NAME; default: $CARELLAMA_DATABASE, else carellama.db in the "
     "user's data folder."
 )
-OLD = ("keys",)  # what `carellama api` called the database
+DATABASE_ALIASES = ("keys",)  # accepted for --database
 LIMIT = 2**31 - 1  # what the database can hold
 
 
@@ -133,7 +133,7 @@ class AddKeyOptions(Options):
         "Most tokens of prompts and answers in a day (UTC); default: no limit.", None, at_least=1, at_most=10**15
     )
     days: int | None = option("Days until it ends; default: it does not.", None, at_least=1, at_most=36500)
-    database: str | None = option(WHERE, None, names=OLD)
+    database: str | None = option(WHERE, None, names=DATABASE_ALIASES)
 
     @property
     def scope_names(self) -> tuple[str, ...]:
@@ -155,7 +155,7 @@ class ListKeysOptions(Options):
     """How the keys are listed."""
 
     json: bool = option("Print JSON instead of a table.", default=False)
-    database: str | None = option(WHERE, None, names=OLD)
+    database: str | None = option(WHERE, None, names=DATABASE_ALIASES)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class RevokeKeyOptions(Options):
     """Which key is ended."""
 
     id: str = option("The key's id, as `keys list` shows it (first word).")
-    database: str | None = option(WHERE, None, names=OLD)
+    database: str | None = option(WHERE, None, names=DATABASE_ALIASES)
 
 
 @dataclass(frozen=True)

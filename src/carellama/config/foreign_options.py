@@ -1,6 +1,6 @@
 """Options of other programs and of older versions: read as today's, or answered with what to use instead.
 
-    translate("warmup_ratio", ["0.1"], known, "carellama train")
+    translate("warmup_ratio", ["0.1"], known)
     # Today("warmup_steps", ["0.1"], "--warmup_ratio is read as --warmup_steps 0.1")
 
 A foreign name is either accepted as one of today's options, with a line that names it, or refused with what to use

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from carellama.config.objectives import READ_BY
-from carellama.config.options import Shape, default_of, default_text, option_fields, shapes_of
+from carellama.config.options import OptionType, default_of, default_text, option_fields, option_types
 from carellama.config.transformers_options import TrainingFlag, training_flags
 from carellama.stages import STAGES
 
@@ -85,7 +85,9 @@ def training_help(groups: Sequence[type], prog: str, stage: str, *, every: bool 
 
 def _usage(prog: str) -> str:
     command, _, words = prog.partition(" ")
-    return f"usage: {command} {words} [options]   (a YAML file of options may stand before them)"
+    has_words = words != words.lower()  # FILE, of which a YAML file may be one
+    file = "" if has_words else "   (a YAML file of options may stand before them)"
+    return f"usage: {command} {words} [options]{file}"
 
 
 def group_name(group: type) -> str:
@@ -107,15 +109,15 @@ def _rows(group: type) -> dict[str, OptionHelp]:
         value = default_of(field)
         required = value is dataclasses.MISSING
         default = "" if required else default_text(value)
-        shape = shapes_of(group)[field.name]
-        rows[field.name] = OptionHelp(field.name, _value(shape), field.metadata["help"], default, required)
+        kind = option_types(group)[field.name]
+        rows[field.name] = OptionHelp(field.name, _value(kind), field.metadata["help"], default, required)
     return rows
 
 
-def _value(shape: Shape) -> str:
+def _value(kind: OptionType) -> str:
     """What stands behind the name: N, a|b, a list of them with ..., nothing for a switch."""
-    value = "|".join(map(str, shape.choices)) if shape.choices else METAVARS[shape.kind.__name__]
-    return f"{value} ..." if shape.many else value
+    value = "|".join(map(str, kind.choices)) if kind.choices else METAVARS[kind.kind.__name__]
+    return f"{value} ..." if kind.many else value
 
 
 def _flag(name: str, flag: TrainingFlag) -> OptionHelp:

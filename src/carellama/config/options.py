@@ -101,7 +101,7 @@ def field_names(group: type) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Shape:
+class OptionType:
     """What an option takes: `kind` is bool, int, float or str; `many`: several words; `choices`: only these."""
 
     kind: type
@@ -138,21 +138,21 @@ class Shape:
         return value
 
 
-def shape_of(hint: Any, choices: Sequence[object] = ()) -> Shape:
+def option_type(hint: Any, choices: Sequence[object] = ()) -> OptionType:
     """`int | None` -> a number, `Literal["a", "b"]` -> one of these, `list[str]` -> several words."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(one for one in get_args(hint) if one is not type(None))
     if get_origin(hint) is list:
-        return dataclasses.replace(shape_of(get_args(hint)[0], choices), many=True)
+        return dataclasses.replace(option_type(get_args(hint)[0], choices), many=True)
     if get_origin(hint) is Literal:
-        return Shape(type(get_args(hint)[0]), choices=get_args(hint))
-    return Shape(hint, choices=tuple(choices))
+        return OptionType(type(get_args(hint)[0]), choices=get_args(hint))
+    return OptionType(hint, choices=tuple(choices))
 
 
 @cache
-def shapes_of(group: type) -> dict[str, Shape]:
-    """The shapes of a group's options by name."""
+def option_types(group: type) -> dict[str, OptionType]:
+    """The types of a group's options by name."""
     hints = get_type_hints(group)
     return {
-        field.name: shape_of(hints[field.name], field.metadata.get("choices", ())) for field in option_fields(group)
+        field.name: option_type(hints[field.name], field.metadata.get("choices", ())) for field in option_fields(group)
     }

@@ -22,7 +22,7 @@ import yaml
 
 from carellama.config.foreign_options import translate
 from carellama.config.help import format_help
-from carellama.config.options import FALSE, TRUE, Shape, default_of, option_fields, shapes_of
+from carellama.config.options import FALSE, TRUE, OptionType, default_of, option_fields, option_types
 from carellama.config.transformers_options import TrainingFlag, training_flags
 from carellama.errors import UserError, nearest, read_failure
 
@@ -34,14 +34,14 @@ FLAG = re.compile(r"--?[A-Za-z][\w.-]*(=|$)")
 
 
 @dataclass(frozen=True)
-class Parsed:
+class ParsedOptions:
     """What a command line asks for: its groups, the words of training flags, and all that was given, as written."""
 
     groups: Groups
     training: dict[str, list[str]]
     asked: dict[str, str]
 
-    def with_training(self, **flags: str) -> Parsed:
+    def with_training(self, **flags: str) -> ParsedOptions:
         """Return it with further training flags."""
         training = self.training | {name: [value] for name, value in flags.items()}
         return dataclasses.replace(self, training=training, asked=self.asked | flags)
@@ -52,8 +52,8 @@ class Reader:
 
     def __init__(self, groups: Sequence[type], command: str, training: Mapping[str, TrainingFlag] | None = None):
         self.groups, self.command, self.training = groups, command, training or {}
-        self.shapes = {name: shape for group in groups for name, shape in shapes_of(group).items()}
-        self.names = [*self.shapes, *(name for name in self.training if name not in self.shapes)]
+        self.types = {name: kind for group in groups for name, kind in option_types(group).items()}
+        self.names = [*self.types, *(name for name in self.training if name not in self.types)]
         self.aliases = {
             alias: field.name for group in groups for field in option_fields(group) for alias in field.metadata["names"]
         }
@@ -62,27 +62,31 @@ class Reader:
         """The option that is meant by a name; None: there is none."""
         name = name.replace("-", "_")
         name = self.aliases.get(name, name)
-        return name if name in self.shapes or name in self.training else None
+        return name if name in self.types or name in self.training else None
 
-    def negated(self, name: str) -> str | None:
+    def negated_switch(self, name: str) -> str | None:
         """The switch that `no_NAME` turns off; None: it is no such name."""
         if not name.startswith(("no_", "no-")):
             return None
         name = name[3:].replace("-", "_")
-        is_switch = name in self.shapes and self.shapes[name].kind is bool
+        is_switch = name in self.types and self.types[name].kind is bool
         return name if is_switch or self.training.get(name, TrainingFlag("")).annotation.startswith("bool") else None
 
     def read(
         self, argv: Sequence[str], defaults: Mapping[str, object] | None = None, positional: str | None = None
-    ) -> Parsed:
+    ) -> ParsedOptions:
         """Return the options of a command line; see `parse_options`."""
         argv, settings = list(argv), dict[str, list[str]]()
         if positional is None and argv and argv[0].endswith((".yaml", ".yml")):
             file = read_yaml(argv.pop(0))
-            settings = self._named([(str(key), self._words(str(key), file[key])) for key in file], in_file=True)
+            settings = self._resolve_names([(str(key), self._words(str(key), file[key])) for key in file], in_file=True)
         pairs, free = self.pairs(argv, positional)
-        flags = self._named(pairs)
+        flags = self._resolve_names(pairs)
         if positional and free:
+            if positional in flags:
+                raise UserError(
+                    f"{free[0]!r} and --{positional} {flags[positional][0]} are both given: give one of them"
+                )
             flags[positional] = free
         elif free:
             raise UserError(
@@ -91,13 +95,17 @@ class Reader:
         given = {name: words_of(value) for name, value in (defaults or {}).items()} | settings | flags
         self._refuse_missing(given, positional)
         training = {
-            name: self.training[name].checked(name, words) for name, words in given.items() if name not in self.shapes
+            name: self.training[name].check_words(name, words)
+            for name, words in given.items()
+            if name not in self.types
         }
         groups = [
-            group(**{name: shape.value(name, given[name]) for name, shape in shapes_of(group).items() if name in given})
+            group(
+                **{name: kind.value(name, given[name]) for name, kind in option_types(group).items() if name in given}
+            )
             for group in self.groups
         ]
-        return Parsed(groups, training, {name: " ".join(words) or "true" for name, words in given.items()})
+        return ParsedOptions(groups, training, {name: " ".join(words) or "true" for name, words in given.items()})
 
     def pairs(self, argv: Sequence[str], positional: str | None) -> tuple[list[tuple[str, list[str]]], list[str]]:
         """Return each flag with its words, and the words that belong to none."""
@@ -108,7 +116,7 @@ class Reader:
                 return pairs, [*free, *argv[at + 1 :]]
             if FLAG.match(word):
                 name, joined, value = word.partition("=")
-                if not word.startswith("--"):
+                if not word.startswith("--") and word != "-h":  # `parse_options` answers that one
                     self._refuse_unknown(name)
                 pairs.append((name.lstrip("-"), [value] if joined else []))
                 room = 0 if joined else self._takes(pairs[-1][0], positional)
@@ -122,7 +130,7 @@ class Reader:
 
     def _takes(self, name: str, positional: str | None) -> float:
         """How many words an option takes; those of other programs and of transformers take all that follow."""
-        known = self._shape(name)
+        known = self._type_of(name)
         if known is None:
             return 1 if positional else float("inf")
         return float("inf") if known.many else 1
@@ -131,37 +139,40 @@ class Reader:
         """The words of a value in a file; none for a key without a value."""
         if value is None:
             return []
-        known = self._shape(name)
+        known = self._type_of(name)
         return list(map(str, value)) if known and known.many and isinstance(value, list) else words_of(value)
 
-    def _shape(self, name: str) -> Shape | None:
-        return self.shapes.get(self.name_of(name) or "")
+    def _type_of(self, name: str) -> OptionType | None:
+        return self.types.get(self.name_of(name) or "")
 
     def _is_switch(self, name: str) -> bool:
-        known = self._shape(name)
+        known = self._type_of(name)
         return known is not None and known.kind is bool
 
-    def _named(self, pairs: Iterable[tuple[str, list[str]]], *, in_file: bool = False) -> dict[str, list[str]]:
+    def _resolve_names(self, pairs: Iterable[tuple[str, list[str]]], *, in_file: bool = False) -> dict[str, list[str]]:
         """Return the words of each option by its name today. Raises `UserError` for a name that is none."""
         found, translated = dict[str, list[str]](), dict[str, str]()  # by today's name; and the foreign one
         for name, words in pairs:
-            if in_file and not words:  # a key without a value
+            known = self.name_of(name)
+            if in_file and not words and known is not None:  # a key without a value
                 continue
-            if (known := self.name_of(name)) is not None:
+            if known is not None:
                 if known in translated:
-                    raise both(translated[known], known)
+                    raise given_twice_error(translated[known], known)
                 found[known] = words
                 continue
-            if not words and (switch := self.negated(name)) is not None:
+            if not words and not in_file and (switch := self.negated_switch(name)) is not None:
                 found[switch] = ["false"]
                 continue
             today = translate(name.replace("-", "_"), words, self.names)
             if today is None:
                 self._refuse_unknown(name if in_file else f"--{name}", in_file=in_file)
+            if in_file and not words:
+                continue
             log.warning("%s", today.note)
             if today.option:
                 if found.get(today.option, today.words) != today.words:
-                    raise both(name, today.option)
+                    raise given_twice_error(name, today.option)
                 found[today.option] = today.words
                 translated[today.option] = name
         return found
@@ -208,9 +219,9 @@ def owner_of(name: str) -> str:
     return ""
 
 
-def both(foreign: str, option: str) -> UserError:
+def given_twice_error(foreign: str, option: str) -> UserError:
     """The error of an option that is given under an old name and under today's, or under two old ones."""
-    return UserError(f"--{foreign} is today's --{option}, which is given as well: give one of them")
+    return UserError(f"--{foreign} is another name of --{option}, which is given as well; give only one")
 
 
 def parse_options(

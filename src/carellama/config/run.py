@@ -1,7 +1,7 @@
-"""The options of a run: the groups of 2023 as dataclasses, and transformers' training flags beside them.
+"""The options of a run: our groups as dataclasses, and transformers' training flags beside them.
 
     from carellama.train.options import run_options
-    config = run_options(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
+    options = run_options(["--do_train", "--model_name_or_path", "smollm2-135m", ...])
 
 The flags of transformers are words here; `carellama.train.arguments` makes its arguments of them. Loads no library.
 """

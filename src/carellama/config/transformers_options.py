@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from carellama.config.options import Shape, default_text
+from carellama.config.options import OptionType, default_text
 from carellama.errors import UserError
 
 KINDS = {"int": int, "float": float, "bool": bool, "str": str}
@@ -35,14 +35,14 @@ class TrainingFlag(NamedTuple):
         kinds = [part for part in re.split(r" *\| *", self.annotation) if part != "None"]
         return kinds[0] if len(kinds) == 1 and kinds[0] in KINDS else ""
 
-    def checked(self, name: str, words: Sequence[str]) -> list[str]:
+    def check_words(self, name: str, words: Sequence[str]) -> list[str]:
         """Return the words for transformers' own parser. Raises `UserError` for what it would not read."""
         if self.choices:
             if words and words[0].lower() == "false" and "no" in self.choices:
                 words = ["no"]  # what YAML makes of it
-            Shape(str, choices=self.choices).value(name, words)
+            OptionType(str, choices=self.choices).value(name, words)
         elif self.kind:
-            Shape(KINDS[self.kind]).value(name, words)
+            OptionType(KINDS[self.kind]).value(name, words)
         elif not words and "bool" not in self.annotation:
             raise UserError(f"--{name} takes a value")
         return list(words) or ["true"]

@@ -112,7 +112,7 @@ def read_complaints(
     for file in files:
         parts = read_root(file).entries(("complaints", "concepts"))
         for concept, node in parts["concepts"].entries().items() if "concepts" in parts else ():
-            concepts.setdefault(concept, []).extend(_terms(node, concept))
+            concepts.setdefault(concept, []).extend(_terms(node, f"the terms of {concept!r}"))
         for node in parts["complaints"].items() if "complaints" in parts else ():
             one = _complaint(Fields(node, (*_COMPLAINT_KEYS, "raise"), _COMPLAINT_KEYS), departments)
             if one.id in complaints:

@@ -26,7 +26,7 @@ from carellama.errors import UserError
 from carellama.records import Place
 
 __all__ = ["KINDS", "BadRow", "Row", "digest", "encoding_of", "headless", "is_data_file",
-           "keyed", "kind_of", "opened", "rows", "values", "whole_text"]  # fmt: skip
+           "keyed", "kind_of", "open_reader", "rows", "values", "whole_text"]  # fmt: skip
 
 digest = sha1_of
 NAN = frozenset({"NaN", "nan"})
@@ -53,7 +53,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
     # newline="" for csv, which keeps line breaks inside quotes; json and txt take any
     newline = "" if form.type in ("csv", "tsv") else None
     known = None if form.encoding == "utf-8" else form.encoding  # utf-8: its beginning may be ASCII only
-    with opened(path, newline, known) as text:
+    with open_reader(path, newline, known) as text:
         if form.type in ("csv", "tsv"):
             yield from _without_nan(read_csv(text, str(path), form.delimiter, expected=expected), path)
         elif form.type == "txt":
@@ -67,7 +67,7 @@ def _text_rows(path: Path, form: FileType, expected: Collection[str]) -> Iterato
 
 
 @contextmanager
-def opened(path: Path, newline: str | None = None, encoding: str | None = None) -> Iterator[TextIO]:
+def open_reader(path: Path, newline: str | None = None, encoding: str | None = None) -> Iterator[TextIO]:
     """Open a text; what goes wrong while it is read is a `UserError`."""
     errors = READ_ERRORS  # a local name: a stream may be closed when the interpreter ends, without its globals
     try:
@@ -91,13 +91,13 @@ def values(path: Path) -> Iterator[Row | BadRow]:
 
     An array, values one after the other, or one a line; only one of them is held at a time. Raises as `rows`.
     """
-    with opened(path) as text:
+    with open_reader(path) as text:
         yield from map(_any_row, read_json_values(text, str(path), partial(say_notice, path)))
 
 
 def keyed(path: Path) -> Iterator[Row | BadRow]:
     """Yield the rows of a JSON object keyed by id, each with its key as the field `key`. Raises as `rows`."""
-    with opened(path) as text:
+    with open_reader(path) as text:
         for key, found in read_json_members(text, str(path), partial(say_notice, path)):
             row = _row(found)
             yield Row({"key": key, **row.fields}, row.place) if isinstance(row, Row) else row
@@ -105,7 +105,7 @@ def keyed(path: Path) -> Iterator[Row | BadRow]:
 
 def headless(path: Path, names: Sequence[str]) -> Iterator[Row | BadRow]:
     """Yield the rows of a CSV file without a header, whose columns are `names`. Raises as `rows`."""
-    with opened(path, newline="") as text:
+    with open_reader(path, newline="") as text:
         yield from read_csv(text, str(path), ",", names)
 
 

@@ -39,7 +39,7 @@ MOST_TURNS = 20  # with a bar of their own; longer conversations share one
 
 
 @dataclass(kw_only=True)
-class Measured:
+class Measurements:
     """Kinds, languages and lengths of the usable records of a file or dataset."""
 
     rows: int = 0
@@ -68,7 +68,7 @@ class Measured:
 
 
 @dataclass
-class Stats(Measured):
+class Stats(Measurements):
     """What was measured of one dataset."""
 
     name: str

@@ -28,7 +28,7 @@ from carellama.evaluate.guard_cases import Request, load_requests
 from carellama.evaluate.guard_harm import is_harmful
 from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
-from carellama.evaluate.triage import cells, chosen_engine
+from carellama.evaluate.triage import cells, open_engine
 from carellama.files import print_status, write_json
 from carellama.intervals import wilson
 from carellama.records import JSONObject
@@ -115,7 +115,7 @@ def evaluate(argv: Sequence[str]) -> None:
             form = guard_format(options.guard_format, options.guard_model)
             guarding = guard_engine(options.guard_model, options.guard_endpoint)
             model = stack.enter_context(closing(GuardModel(guarding, form)))
-        engine, sampling = stack.enter_context(chosen_engine(engine_options))
+        engine, sampling = stack.enter_context(open_engine(engine_options))
         sampling = replace(sampling, temperature=0.0)
         if options.judge_model:
             judge = stack.enter_context(closing(HarmJudge(guard_engine(options.judge_model, options.judge_endpoint))))

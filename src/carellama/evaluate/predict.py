@@ -106,7 +106,7 @@ def predict(
     partial = _open(out_dir, rank)
     started = time.monotonic()
     mine = range(rank, len(chats), processes)
-    prompts = {index: prompt for index in mine if (prompt := _prepared(engine, chats[index])) is not None}
+    prompts = {index: prompt for index in mine if (prompt := _prepare_or_none(engine, chats[index])) is not None}
     with _group(processes):
         done = _answer(engine, chats, prompts, sampling, partial, progress=rank == 0)
         predictions = _gather(done, processes)
@@ -189,7 +189,7 @@ def _results(predictions: list[Prediction], skipped: int, scorer: Scorer, runtim
     )
 
 
-def _prepared(engine: Engine, chat: Chat) -> PreparedPrompt | None:
+def _prepare_or_none(engine: Engine, chat: Chat) -> PreparedPrompt | None:
     """The prompt of a chat; None: it leaves no room for an answer."""
     try:
         return engine.prepare(chat.prompt, chat.tools)

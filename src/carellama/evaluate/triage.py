@@ -150,7 +150,7 @@ def evaluate(argv: Sequence[str]) -> None:
         load_classifier(options.classifier),
     )
     files = [(file, load_cases(Path(file), options.scale)) for file in options.files]
-    with chosen_engine(engine_options) as (engine, sampling):
+    with open_engine(engine_options) as (engine, sampling):
         report = [part for file, cases in files for part in _measure(file, cases, options, readers, engine, sampling)]
     if options.output:
         write_json(Path(options.output), report)
@@ -158,7 +158,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
 
 @contextmanager
-def chosen_engine(groups: Groups) -> Iterator[tuple[Engine | None, Sampling]]:
+def open_engine(groups: Groups) -> Iterator[tuple[Engine | None, Sampling]]:
     """The engine of the options and how it answers; None where no judge needs one. It is closed at the end."""
     if not groups:
         yield None, Sampling()

@@ -37,29 +37,6 @@ def has_known_name(found: Candidate) -> bool:
     return any(map(_is_known_name, found.text.split()))
 
 
-def trim_name_any_case(found: Candidate) -> bool:
-    """The same where names may be in lower case."""
-    return trim_name(found, any_case=True)
-
-
-def trim_known_name(found: Candidate) -> bool:
-    """The same for words that are all in the lists."""
-    return trim_name(found, any_case=True, known=True)
-
-
-def trim_stated_name(found: Candidate) -> bool:
-    """Cut what stands behind "my name is": in lower case only a known name, but behind "named" any."""
-    words = found.match[0].lower()
-    named = "name" not in words or "named" in words
-    return trim_name(found, any_case=not named or _is_known_name(found.text.split()[0]))
-
-
-def trim_signature(found: Candidate) -> bool:
-    """Cut what stands at the end of a letter: up to three words, the first of which may begin a name."""
-    words = found.text.split()
-    return len(words) <= 3 and trim_name(found, any_case=_is_known_name(words[0]), signed=True)
-
-
 def trim_name(found: Candidate, *, any_case: bool = False, known: bool = False, signed: bool = False) -> bool:
     """Keep the words up to the first that is no name, by default one without a capital, if a name is left."""
     plain, value = found.plain, found.text
@@ -83,6 +60,29 @@ def trim_name(found: Candidate, *, any_case: bool = False, known: bool = False, 
         or fragment_pattern("names_en", "MACHINE", re.IGNORECASE).match(plain, found.end)
         or (name.isupper() and len(name) < 5 and " " not in name and not _is_known_name(name))
     )
+
+
+def trim_name_any_case(found: Candidate) -> bool:
+    """Like `trim_name`, for names in lower case as well."""
+    return trim_name(found, any_case=True)
+
+
+def trim_known_name(found: Candidate) -> bool:
+    """Like `trim_name`, for names of any case whose words are all in the lists."""
+    return trim_name(found, any_case=True, known=True)
+
+
+def trim_stated_name(found: Candidate) -> bool:
+    """Cut what stands behind "my name is": in lower case only a known name, but behind "named" any."""
+    words = found.match[0].lower()
+    named = "name" not in words or "named" in words
+    return trim_name(found, any_case=not named or _is_known_name(found.text.split()[0]))
+
+
+def trim_signature(found: Candidate) -> bool:
+    """Cut what stands at the end of a letter: up to three words, the first of which may begin a name."""
+    words = found.text.split()
+    return len(words) <= 3 and trim_name(found, any_case=_is_known_name(words[0]), signed=True)
 
 
 def _name_length(value: str, *, any_case: bool, known: bool) -> int:

@@ -86,7 +86,7 @@ class Rule:
         """Return what the rule finds in a normalized text."""
         return list(_spans((self,), plain, checks))
 
-    def checked(self, match: re.Match[str], checks: Checks) -> Span | None:
+    def check_match(self, match: re.Match[str], checks: Checks) -> Span | None:
         """Return the span of a match, None where a check says that it is no identifier."""
         start, end = match.span(self._group)
         if self.strip:
@@ -264,7 +264,7 @@ def _spans(rules: Iterable[Rule], plain: str, checks: Checks) -> Iterator[Span]:
     for rule in rules:  # one loop for all: a call for each rule would take a tenth of the time
         if not rule.gate or rule.compiled_gate.search(plain):
             for match in rule.compiled.finditer(plain):
-                if span := rule.checked(match, checks):
+                if span := rule.check_match(match, checks):
                     yield span
 
 

@@ -1,6 +1,6 @@
 """Checks of rules: what a pattern alone cannot say. A rule names them under `validate` or `trim` (`CHECKS`).
 
-    is_luhn_card(Candidate(plain, match, *match.span()))   # True: the check digit fits
+    is_bank_card(Candidate(plain, match, *match.span()))   # True: the check digit fits
 
 A check looks at a candidate and its text and returns whether it stays; one whose name begins with `trim` shortens it.
 """

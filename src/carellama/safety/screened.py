@@ -102,7 +102,11 @@ class _ScreenedRequest:
 
     def _stop(self) -> None:
         assert self._prompt is not None
-        self._on_event(self._answer.of(_cut_short(self._engine, self._prompt, self._pieces)))
+        try:
+            event: Event = self._answer.of(_cut_short(self._engine, self._prompt, self._pieces))
+        except Exception as error:  # noqa: BLE001 - raised again by who reads the events
+            event = error
+        self._on_event(event)
 
 
 class _Marked:

@@ -50,11 +50,11 @@ RUNNING = select(func.count()).where(_OF_KEY, REQUESTS.c.lease_until > _NOW)
 TOKENS = select(USAGE.c.tokens).where(_ON_DAY)
 DELETE_OLD = delete(REQUESTS).where(_OF_KEY, REQUESTS.c.started <= _BEFORE, REQUESTS.c.lease_until <= _NOW)
 INSERT_REQUEST = insert(REQUESTS)
-ADD_TOKENS = (
+COUNT_REQUEST = (
     update(USAGE).where(_ON_DAY).values(requests=USAGE.c.requests + 1, tokens=USAGE.c.tokens + _TOKENS, last_used=_NOW)
 )
-DELETE_REQUEST = update(REQUESTS).where(REQUESTS.c.id == _ID).values(lease_until=0)
-REFUND_TOKENS = update(USAGE).where(_ON_DAY).values(tokens=USAGE.c.tokens + _TOKENS)
+END_LEASE = update(REQUESTS).where(REQUESTS.c.id == _ID).values(lease_until=0)
+ADJUST_TOKENS = update(USAGE).where(_ON_DAY).values(tokens=USAGE.c.tokens + _TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _record_start(connection: Connection, lease: Lease, now: float) -> None:
     connection.execute(DELETE_OLD, {"p_key": lease.key_id, "p_before": now - WINDOW_SECONDS, "p_now": now})
     _insert(connection, lease, now)
     counted = connection.execute(
-        ADD_TOKENS, {"p_key": lease.key_id, "p_day": lease.day, "p_tokens": lease.tokens, "p_now": now}
+        COUNT_REQUEST, {"p_key": lease.key_id, "p_day": lease.day, "p_tokens": lease.tokens, "p_now": now}
     )
     if not counted.rowcount:  # the first of the day
         first = {"key_id": lease.key_id, "day": lease.day, "requests": 1, "tokens": lease.tokens, "last_used": now}
@@ -184,10 +184,10 @@ def renew_leases(database: Database, leases: Sequence[Lease]) -> None:
 def end_lease(database: Database, lease: Lease, tokens: int) -> None:
     """End a request that has used `tokens`; to be called once."""
     with database.write_transaction() as connection:
-        connection.execute(DELETE_REQUEST, {"p_id": lease.id})
+        connection.execute(END_LEASE, {"p_id": lease.id})
         if tokens != lease.tokens:
             more = {"p_key": lease.key_id, "p_day": lease.day, "p_tokens": tokens - lease.tokens}
-            connection.execute(REFUND_TOKENS, more)
+            connection.execute(ADJUST_TOKENS, more)
 
 
 def usage_by_key(database: Database) -> dict[str, KeyUsage]:

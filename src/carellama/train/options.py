@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from carellama.config.environment import world
-from carellama.config.reader import Parsed, Reader
+from carellama.config.reader import ParsedOptions, Reader
 from carellama.config.run import RUN_OPTIONS, RunOptions
 from carellama.config.transformers_options import training_flags
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 def parse_run(
     argv: Sequence[str], command: str = "carellama train", defaults: Mapping[str, object] | None = None, *more: type
-) -> Parsed:
+) -> ParsedOptions:
     """Read the options of a run; `more` are groups that the command has beside them, which come last."""
     return Reader((*RUN_OPTIONS, *more), command, training_flags()).read(argv, defaults)
 
 
-def build_run(parsed: Parsed, shared: Collection[str] = ()) -> RunOptions:
+def build_run(parsed: ParsedOptions, shared: Collection[str] = ()) -> RunOptions:
     """Build the arguments of transformers and cross-check all; a line names options without effect, but `shared`."""
     from carellama.train.arguments import build_arguments  # it loads transformers, which takes seconds
     from carellama.train.checks import check_run

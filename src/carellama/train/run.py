@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from carellama.config.environment import world
 from carellama.config.help import training_help
-from carellama.config.reader import Parsed, read_yaml
+from carellama.config.reader import ParsedOptions, read_yaml
 from carellama.config.run import RUN_OPTIONS, RunOptions, settings_of
 from carellama.errors import UserError, lookup
 from carellama.files import write_json
@@ -86,7 +86,7 @@ def print_help(argv: Sequence[str], prog: str, *more: type) -> bool:
     return True
 
 
-def check_paths(parsed: Parsed) -> None:
+def check_paths(parsed: ParsedOptions) -> None:
     """Answer paths that do not exist before any library is loaded. Raises `UserError`."""
     model, data, *_ = parsed.groups
     check_model(model)

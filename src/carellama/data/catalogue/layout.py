@@ -95,12 +95,16 @@ def value_of(row: Row, column: str) -> Any:
 
 
 def meta_of(**values: object) -> dict[str, str]:
-    """What else is known of a row, for `meta`: texts and numbers that say something."""
-    texts = {name: str(value).strip() for name, value in values.items() if isinstance(value, str | int | float)}
+    """What else is known of a row, for `meta`: texts and numbers that say something, and lists of them."""
+    texts: dict[str, str] = {}
+    for name, value in values.items():
+        parts = value if isinstance(value, list | tuple) else [value]
+        said = [str(part).strip() for part in parts if isinstance(part, str | int | float)]
+        texts[name] = "、".join(filter(None, said))
     return {name: text for name, text in texts.items() if text}
 
 
-def answered(place: Place, question: str, answer: str, **about: object) -> Chat:
+def make_chat(place: Place, question: str, answer: str, **about: object) -> Chat:
     """The conversation of one question and its answer; `about` is what else is known."""
     return Chat((Message("user", question), Message("assistant", answer)), place, meta_of(**about))
 

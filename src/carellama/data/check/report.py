@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from carellama.data.file_format import PARTLY, FileFormat, counted_kind
-from carellama.data.stats import Measured, summary
+from carellama.data.stats import Measurements, summary
 from carellama.records import Place
 from carellama.text import counted
 
@@ -27,7 +27,7 @@ class Problem:
 
 
 @dataclass
-class Check(Measured):
+class Check(Measurements):
     """What was found in one file."""
 
     path: Path

@@ -35,9 +35,9 @@ Refusal = tuple[str, str]  # reason, detail; the detail holds no text of the rec
 def refusal(record: Record, bounds: CleanOptions) -> Refusal | None:
     """Why a record is of no use, None where it is."""
     question, answers = parts(record)
-    if bounds.languages:
+    if wanted := split_commas(bounds.languages):
         spoken = language("\n".join([question, *answers]))
-        if spoken not in split_commas(bounds.languages):
+        if spoken not in wanted:
             return "language", spoken
     if question and (found := _length(question, bounds.shortest_question, bounds.longest_question)):
         return f"question too {found[0]}", found[1]

@@ -131,7 +131,7 @@ class Encoder:
         for example, ids in zip(examples, several, strict=True):
             sizes = [len(part) for part in ids]
             if sum(sizes) <= self.whole and max(sizes[0::2]) <= self.source and max(sizes[1::2]) <= self.target:
-                tokens.append(learn(ids, [group.trained for group in example.groups]))
+                tokens.append(label_parts(ids, [group.trained for group in example.groups]))
                 continue
             if record.tools or any(message.calls for message in example.messages):
                 reason = "a conversation with tool calls is longer than the record length"
@@ -154,7 +154,7 @@ class Encoder:
         stride = self.whole - 1  # a window begins with the last token of the one before
         parts = [ids[at : at + self.whole] for at in range(0, len(ids) - 1, stride)]
         notes = [Note("split", "text longer than the window", record.place)] if len(parts) > 1 else []
-        return Encoded([learn([part], [True]) for part in parts], notes)
+        return Encoded([label_parts([part], [True]) for part in parts], notes)
 
     def _fit(
         self, place: Place, example: _Example, ids: list[Ids]
@@ -183,7 +183,7 @@ class Encoder:
                 parts += [prompt, answer]
                 wanted += [False, first + turn >= learned and groups[2 * (first + turn) + 1].trained]
                 notes |= {(first + turn, reason): Note("shortened", reason, place) for reason in reasons}
-            tokens.append(learn(parts, wanted))
+            tokens.append(label_parts(parts, wanted))
         if len(tokens) > 1:
             reason = "conversation longer than the record length"
             notes[-1, reason] = Note("split", reason, place)
@@ -255,7 +255,7 @@ class Encoder:
         return best if low > 1 else None
 
 
-def learn(parts: Sequence[Ids], learned: Sequence[bool], *, good: bool = True) -> Tokens:
+def label_parts(parts: Sequence[Ids], learned: Sequence[bool], *, good: bool = True) -> Tokens:
     """Join the parts; only those that are learned keep their ids as labels."""
     joined = np.concatenate(parts)
     labels = joined.copy()

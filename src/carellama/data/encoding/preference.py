@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from carellama.data.encoding.encode import Encoded, Encoder, Note, learn
+from carellama.data.encoding.encode import Encoded, Encoder, Note, label_parts
 from carellama.errors import UserError
 from carellama.records import Chat, Message, Pair, Record
 from carellama.templates.template import Group
@@ -99,7 +99,8 @@ class AnswerEncoder:
         if len(ends) > 1 and all(np.array_equal(end, ends[0]) for end in ends):
             return Encoded([], [Note("skipped", "the answers are the same once they are cut", place)])
         tokens = [
-            learn([prompt, end], [False, True], good=good) for end, (_, good) in zip(ends, judged.answers, strict=True)
+            label_parts([prompt, end], [False, True], good=good)
+            for end, (_, good) in zip(ends, judged.answers, strict=True)
         ]
         return Encoded(tokens, notes)
 

@@ -33,7 +33,7 @@ class Exchange:
     question: str
     slot: str  # "": the doctor does not say
     answer: Answer
-    fact_count: float  # how many facts were told by then
+    facts_told: float  # how many facts were told by then
 
 
 @dataclass
@@ -121,10 +121,10 @@ def _repeats(held: Consultation) -> int:
     for one in held.exchanges:
         question = set(words(folded(one.question)))
         again = one.answer.repeated or one.slot in slots or any(_alike(question, other) for other in asked)
-        count += again and one.fact_count == told
+        count += again and one.facts_told == told
         slots |= {one.slot} - {""}
         asked.append(question)
-        told = one.fact_count
+        told = one.facts_told
     return count
 
 

@@ -33,7 +33,7 @@ from carellama.safety.rules.yaml_file import Fields
 
 FILE = "answers/answer_rules.yaml"
 CLASSIFIER = "classifier"
-TERMS = ("disease", "medicine", "dose", "frequency")  # of safety.answer_terms
+TERMS = ("disease", "medicine", "dose", "frequency")  # of safety.answers.terms
 STATED = ("dose", "disease")  # those that do not count where the person said the same
 
 

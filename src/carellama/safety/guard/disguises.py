@@ -28,8 +28,7 @@ from carellama.rules import normalize
 from carellama.safety.guard.pinyin import from_pinyin
 from carellama.text import HAN, HAN_CHARACTER
 
-PATTERNS = Patterns("safety/guard/patterns.yaml")
-
+PATTERNS = Patterns("safety/guard/patterns.yaml")  # of disguises and the guard
 DEPTH = 3  # codes within codes
 CODES = 40  # of one text
 CODE_CHARACTERS = 8000  # of one code that are decoded

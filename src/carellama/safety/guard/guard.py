@@ -21,19 +21,16 @@ from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from carellama.package_data import Patterns
 from carellama.records import Message
 from carellama.rules import Mentions
 from carellama.safety.classifier.classifier import Classifier, blocks, load_classifier
 from carellama.safety.classifier.signs import Sign
-from carellama.safety.guard.disguises import preferred_words, readings
+from carellama.safety.guard.disguises import PATTERNS, preferred_words, readings
 from carellama.safety.guard.model import GuardModel, GuardModelError
 from carellama.safety.guard.pinyin import word_sounds
 from carellama.safety.guard.rules import GENERAL, OUTCOMES, GuardRule, Outcome, Reader, load_guard_rules
 from carellama.safety.policy import Action, Policy
 from carellama.safety.rules.rule_set import Spans
-
-PATTERNS = Patterns("safety/guard/patterns.yaml")
 
 log = logging.getLogger(__name__)
 INJECTION = "prompt_injection"  # the category that documents are read for

@@ -52,30 +52,33 @@ def load_guard_rules(more: Sequence[Path] = ()) -> GuardRules:
     """Return the rules that CareLlama ships, and those of more files. Raises `UserError` with file and line."""
     if not more:
         return _shipped()
-    return read_rules(shipped_folder(FOLDER), KIND, [*map(user_file, more)])
+    hospital = [user_file(path) for path in more]
+    return read_rules(shipped_folder(FOLDER), _kind({name for name, _ in hospital}), hospital)
 
 
 @cache
 def _shipped() -> GuardRules:
-    return read_rules(shipped_folder(FOLDER), KIND)
+    return read_rules(shipped_folder(FOLDER), _kind(frozenset()))
 
 
-def _make(fields: Fields, common: RuleOptions) -> GuardRule:
-    if "even_if" in fields.given:
-        fields.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
-    rule = GuardRule(
-        outcome=fields.words("outcome", OUTCOMES[1:])[0],
-        category=fields.words("category", CATEGORIES)[0],
-        shipped=fields.file.startswith("requests/"),
-        **common,
-    )
-    return replace(rule, even_if=FLAGS, unless_even_if=FLAGS)
+def _kind(hospital: frozenset[str] | set[str]) -> RuleKind[GuardRule]:
+    """The kind of the rules; those of the files `hospital` are not shipped."""
+
+    def make(fields: Fields, common: RuleOptions) -> GuardRule:
+        if "even_if" in fields.given:
+            fields.fail("even_if", "is no key of a guard rule: its mentions count however they are meant")
+        rule = GuardRule(
+            outcome=fields.words("outcome", OUTCOMES[1:])[0],
+            category=fields.words("category", CATEGORIES)[0],
+            shipped=fields.file not in hospital,
+            **common,
+        )
+        return replace(rule, even_if=FLAGS, unless_even_if=FLAGS)
+
+    return RuleKind({"outcome": str, "category": str}, make)
 
 
 def is_guard_file(path: Path) -> bool:
     """Return whether a file has rules of the guard: a rule has an `outcome`. Raises `UserError` with the line."""
     rules = read_root(user_file(path)).part("rules")
     return rules is not None and rules.is_list and any("outcome" in rule.key_names() for rule in rules.items())
-
-
-KIND = RuleKind({"outcome": str, "category": str}, _make)

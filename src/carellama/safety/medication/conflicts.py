@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from carellama.package_data import Patterns
 from carellama.rules import SENTENCE_END, Mentions, normalize, words_between
 from carellama.safety.medication.facts import DrugMention, Fact, PersonFacts, Reading, is_topical, person_facts
-from carellama.safety.medication.persons import longest_names
+from carellama.safety.medication.persons import PATTERNS, longest_names
 from carellama.safety.medication.rules import (
     ANY,
     CONDITION,
@@ -33,8 +32,6 @@ from carellama.safety.medication.rules import (
     Target,
     load_medication,
 )
-
-PATTERNS = Patterns("safety/medication/patterns.yaml")
 
 __all__ = ["Conflict", "Fact", "PersonFacts", "conflicts", "person_facts"]
 BEFORE = 8  # drugs before one, with which it may be meant together

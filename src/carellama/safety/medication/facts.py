@@ -17,14 +17,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from carellama.package_data import Patterns
 from carellama.records import Message
 from carellama.rules import Mention
-from carellama.safety.medication.persons import LONGEST, SELF, Persons, Token
+from carellama.safety.medication.persons import LONGEST, PATTERNS, SELF, Persons, Token
 from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules, load_medication
 from carellama.safety.triage.triage import patient_text
-
-PATTERNS = Patterns("safety/medication/patterns.yaml")
 
 FIRST_WEEK, LAST_WEEK = 4, 42  # of pregnancy
 Role = Literal["taken", "asked", "allergy"]

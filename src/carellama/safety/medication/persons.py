@@ -22,8 +22,7 @@ from carellama.safety.medication.rules import CONDITION, DRUG, MedicationRules
 from carellama.safety.rules.context import Context
 from carellama.safety.rules.measures import find_measures
 
-PATTERNS = Patterns("safety/medication/patterns.yaml")
-
+PATTERNS = Patterns("safety/medication/patterns.yaml")  # of persons, facts and conflicts
 SELF = "self"
 RELATIVES = ("mother", "father", "grandparent", "partner", "sibling", "children", "others")
 CHILD_AGE = 14.0  # years; who is younger is seldom the one who writes

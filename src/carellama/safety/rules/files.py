@@ -26,6 +26,7 @@ from carellama.safety.rules.yaml_file import QUOTES, Fields, File, is_texts, rea
 
 CONTEXT = "safety/rules/context.yaml"  # concepts that each set of rules has: how a mention is meant
 PARTS = ("concepts", "extend", "rules")
+KEYS_OF_FILE = "a file of rules has the keys concepts and rules"
 _KEYS: Mapping[str, type | tuple[type, ...]] = {
     "id": str,
     "find": list,
@@ -79,20 +80,19 @@ def read_rules(files: Sequence[File], kind: RuleKind[Rule], more: Sequence[File]
     concepts = package_concepts(CONTEXT)
     rules: dict[str, Rule] = {}
     for file in (*files, *more):
-        root = read_root(file)
-        parts = root.entries(PARTS, "a file of rules has the keys concepts and rules")
+        parts = read_root(file, KEYS_OF_FILE).entries(PARTS, KEYS_OF_FILE)
         for concept, node in parts["extend"].entries().items() if "extend" in parts else ():
             if concept not in concepts:
                 node.fail(f"extend names {concept!r}, which no file has; write it under concepts")
-            concepts[concept].extend(node.terms(concept))
+            concepts[concept].extend(node.terms(f"the terms of {concept!r}"))
         for concept, node in parts["concepts"].entries().items() if "concepts" in parts else ():
             if file in more and concept in concepts:
                 node.fail(
                     f"there is a concept {concept!r} already, which other rules use; give yours another name, or write "
                     "it under extend to add its terms to that one for all rules"
                 )
-            concepts.setdefault(concept, []).extend(node.terms(concept))
-        for node in parts["rules"].items("a list of mappings, each with an id,") if "rules" in parts else ():
+            concepts.setdefault(concept, []).extend(node.terms(f"the terms of {concept!r}"))
+        for node in parts["rules"].items("a list of mappings, each with an id") if "rules" in parts else ():
             fields = Fields(node, (*_KEYS, *kind.keys), (*_NEEDED, *kind.keys))
             rule = kind.make(fields, _common(fields, kind))
             if rule.id in rules:

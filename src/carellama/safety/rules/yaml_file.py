@@ -32,10 +32,10 @@ def user_file(path: Path) -> File:
         raise UserError(f"the rules {path} cannot be read: {read_failure(error)}") from None
 
 
-def read_root(file: File, expected: str = "the file is empty") -> Node:
+def read_root(file: File, keys: str = "") -> Node:
     """Return the node of a whole file. Raises `UserError` with the line that is no YAML, and for an empty file.
 
-    `expected`: what is said of an empty one.
+    `keys`: what a file of its kind has, which is said of an empty one.
     """
     name, text = file
     try:
@@ -47,7 +47,7 @@ def read_root(file: File, expected: str = "the file is empty") -> Node:
         line = mark.line + 1 if mark else 1
         raise UserError(f"{name}:{line}: not YAML: {getattr(error, 'problem', error)}") from None
     if node is None:
-        raise UserError(f"{name}:1: {expected}")
+        raise UserError(f"{name}:1: the file is empty{keys and f'; {keys}'}")
     return Node(name, 1, node)
 
 
@@ -58,6 +58,7 @@ class Node:
     file: str
     line: int
     node: yaml.Node
+    key: str = "this"  # that it is the value of
 
     @property
     def place(self) -> str:
@@ -80,11 +81,11 @@ class Node:
     def entries(self, known: Iterable[str] = (), expected: str = "") -> dict[str, Node]:
         """Return the values of a mapping by key, which stands once (YAML would take the last) and is `known`."""
         if not isinstance(self.node, yaml.MappingNode):
-            self.fail(expected or "a mapping of keys to values is expected here")
+            self.fail(expected or f"{self.key} must be a mapping of keys to values")
         found: dict[str, Node] = {}
         allowed = list(known)
         for key, value in self.node.value:
-            node = Node(self.file, key.start_mark.line + 1, value)
+            node = Node(self.file, key.start_mark.line + 1, value, str(key.value))
             if not isinstance(key, yaml.ScalarNode):
                 node.fail("a key is a word, not a list or a mapping")
             word = str(key.value)
@@ -98,13 +99,15 @@ class Node:
     def items(self, expected: str = "a list") -> list[Node]:
         """Return the parts of a list."""
         if not isinstance(self.node, yaml.SequenceNode):
-            self.fail(f"{expected} is expected here")
+            self.fail(f"{self.key} must be {expected}")
         return [Node(self.file, one.start_mark.line + 1, one) for one in self.node.value]
 
     @property
     def word(self) -> str:
-        """A single word as it is written: `on` is no truth value; "" for a list or a mapping."""
-        return str(self.node.value) if isinstance(self.node, yaml.ScalarNode) else ""
+        """A single word as it is written: `on` is no truth value; "a list", "a mapping" for these."""
+        if isinstance(self.node, yaml.ScalarNode):
+            return str(self.node.value)
+        return "a list" if self.is_list else "a mapping"
 
     @property
     def is_list(self) -> bool:
@@ -114,7 +117,7 @@ class Node:
     def part(self, key: str) -> Node | None:
         """Return the value of a key, to see what a file has; None where there is none, or no mapping."""
         pairs = self.node.value if isinstance(self.node, yaml.MappingNode) else ()
-        return next((Node(self.file, self.line, value) for name, value in pairs if name.value == key), None)
+        return next((Node(self.file, self.line, value, key) for name, value in pairs if name.value == key), None)
 
     def key_names(self) -> set[str]:
         """Return the keys of a mapping, to see what a file has; none where it is no mapping."""
@@ -125,7 +128,7 @@ class Node:
         value = self.value()
         flat = value if isinstance(value, list) else [value]
         if not is_texts(flat):
-            self.fail(f"a list of texts is expected here; {QUOTES}")
+            self.fail(f"{self.key} must be a text or a list of texts; {QUOTES}")
         return flat
 
     def terms(self, what: str) -> list[str]:
@@ -133,7 +136,7 @@ class Node:
         value = self.value()
         flat = flat_terms([one if isinstance(one, list) else [one] for one in value]) if isinstance(value, list) else []
         if not is_texts(flat):
-            self.fail(f"{what} is a list of texts; {QUOTES}")
+            self.fail(f"{what} must be a list of texts; {QUOTES}")
         return flat
 
     def translations(self) -> dict[str, str]:

@@ -18,7 +18,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
 
-from carellama.data.catalogue.layout import Layout, answered, first_row, meta_of, spoken, text_of, value_of
+from carellama.data.catalogue.layout import Layout, first_row, make_chat, meta_of, spoken, text_of, value_of
 from carellama.data.catalogue.layouts import candidates, pubmedqa
 from carellama.data.convert import BadRecord, Columns, convert
 from carellama.data.file_bytes import open_bytes
@@ -59,10 +59,10 @@ CHAT_DOCTOR = re.compile(r"chat\s?doctor", re.IGNORECASE)
 def _chat(row: Row, question: str, answer: str, **about: object) -> Chat:
     if LINK.match(answer):
         raise BadRecord(row.place, "the answer is a link")
-    return answered(row.place, question, answer, **about)
+    return make_chat(row.place, question, answer, **about)
 
 
-def _unwrapped(row: Row, column: str) -> str:
+def _strip_prompt(row: Row, column: str) -> str:
     """A question without the prompt of a model around it."""
     text = text_of(row, column)
     wrapped = PROMPT_WRAP.match(text)
@@ -73,7 +73,7 @@ def _unwrapped(row: Row, column: str) -> str:
 
 def _query_response(row: Row) -> Chat:
     """{query, response}: ChatMed, ShenNong. Their test files keep the model's prompt around the query."""
-    return _chat(row, _unwrapped(row, "query"), text_of(row, "response"))
+    return _chat(row, _strip_prompt(row, "query"), text_of(row, "response"))
 
 
 def _instruction(row: Row) -> Record:
@@ -253,7 +253,7 @@ def _block(lines: list[str], place: Place) -> Row | BadRow:
 
 def _is_blocks(path: Path) -> bool:
     """Two lines and an empty one, the first of them with a comma and a question, several times over."""
-    if kind_of(path) != "txt" or path.suffix.lower() == ".gz":
+    if kind_of(path) != "txt":
         return False
     found = []
     for row in _blocks(path):
@@ -264,7 +264,7 @@ def _is_blocks(path: Path) -> bool:
 
 
 def _single_spaced(path: Path) -> bool:
-    with path.open(encoding="utf-8", errors="replace") as text:
+    with _as_text(path, "utf-8") as text:
         stripped = itertools.dropwhile(lambda line: not line, (line.strip() for line in text))
         lines = list(itertools.islice(stripped, 4))
     return bool(len(lines) == 4 and (lines[2] or lines[3]))
@@ -294,7 +294,7 @@ def _indication(row: Row) -> Chat:
 def _answered_sheet(row: Row) -> Chat:
     """A sheet of 问题 and an answer of each model, a column each (ShenNong): the last one, that of the makers."""
     *_, model = (name for name in row.fields if name != "问题")
-    return _chat(row, _unwrapped(row, "问题"), text_of(row, model), model=model)
+    return _chat(row, _strip_prompt(row, "问题"), text_of(row, model), model=model)
 
 
 def _is_answered_sheet(path: Path) -> bool:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, TextIO
 
-from carellama.data.catalogue.layout import Layout, Outcome, answered
+from carellama.data.catalogue.layout import Layout, Outcome, make_chat
 from carellama.data.convert import BadRecord
-from carellama.data.readers import opened
+from carellama.data.readers import open_reader
 from carellama.errors import DataError, UserError, read_failure
 from carellama.records import Message, Pair, Place
 
@@ -30,11 +30,11 @@ ANOTHER_SPLIT = "a question of another split"
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def _open_archive_text(path: Path) -> Iterator[TextIO]:
     """The text of a file, or of the only (or largest) file in a .zip, line breaks as they are."""
     try:
         if path.suffix.lower() != ".zip":
-            with opened(path, newline="") as text:
+            with open_reader(path, newline="") as text:
                 yield text
             return
         with zipfile.ZipFile(path) as archive:
@@ -53,7 +53,7 @@ def _kind(path: Path) -> Kind | None:
     """Which file of cMedQA (version 1 or 2) this is, by its header."""
     if path.suffix.lower() not in SUFFIXES:
         return None
-    with _opened(path) as text:
+    with _open_archive_text(path) as text:
         header = set(text.readline(4096).strip().split(","))
     if not header & {"question_id", "que_id"}:
         return None
@@ -69,7 +69,7 @@ def _kind(path: Path) -> Kind | None:
 def _cells(path: Path) -> Iterator[tuple[Place, dict[str, str]]]:
     """The rows under the header; `que_id` of version 1 is `question_id`."""
     csv.field_size_limit(1 << 30)
-    with _opened(path) as text:
+    with _open_archive_text(path) as text:
         reader = csv.DictReader(text)
         before = 1
         try:
@@ -152,7 +152,7 @@ def _cmedqa2_answers(paths: Sequence[Path]) -> Iterator[Outcome]:
             elif not answer:
                 yield BadRecord(place, "empty answer")
             else:
-                yield (answered(place, questions[number], answer, id=number),)
+                yield (make_chat(place, questions[number], answer, id=number),)
 
 
 def _cmedqa2_pairs(paths: Sequence[Path]) -> Iterator[Outcome]:
@@ -196,7 +196,7 @@ def _is_webmedqa(path: Path) -> bool:
     """Five columns of a TSV without a header, the second of them 0 or 1."""
     if path.suffix.lower() not in SUFFIXES:
         return False
-    with _opened(path) as text:
+    with _open_archive_text(path) as text:
         line = text.readline(1 << 20)
         while line.isspace():
             line = text.readline(1 << 20)
@@ -209,7 +209,7 @@ def _fives(path: Path) -> Iterator[tuple[Place, tuple[str, str, str, str, str] |
 
     They are not read as CSV, for a field that begins with a quote would swallow the rows after it.
     """
-    with _opened(path) as text:
+    with _open_archive_text(path) as text:
         for line_number, line in enumerate(text, 1):
             if not line.strip():
                 continue
@@ -237,7 +237,7 @@ def _webmedqa_answers(paths: Sequence[Path]) -> Iterator[Outcome]:
             elif not question or not answer:
                 yield BadRecord(place, "empty question" if not question else "empty answer")
             else:
-                yield (answered(place, question, answer, id=number, department=department),)
+                yield (make_chat(place, question, answer, id=number, department=department),)
 
 
 def _webmedqa_pairs(paths: Sequence[Path]) -> Iterator[Outcome]:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from carellama.data.catalogue.layout import Layout, answered, first_row, meta_of, spoken, text_of
+from carellama.data.catalogue.layout import Layout, first_row, make_chat, meta_of, spoken, text_of
 from carellama.data.catalogue.layouts.blocks import is_blocks, sessions, without_notes
 from carellama.data.convert import BadRecord
 from carellama.data.readers import Row, keyed, kind_of, values
@@ -80,7 +80,7 @@ def _prefixed(row: Row, lines: Sequence[object]) -> Turns:
     return turns
 
 
-def _keyed(row: Row, turns: Sequence[object], speaker: str, text: str) -> Turns:
+def _turns_of_objects(row: Row, turns: Sequence[object], speaker: str, text: str) -> Turns:
     """[{speaker: "医生", text: "…"}, ...] to turns."""
     fields = [turn for turn in turns if isinstance(turn, dict)]
     if len(fields) < len(turns):
@@ -105,14 +105,14 @@ def _block(row: Row) -> Chat:
     return _chat(row, turns, id=number, department=row.fields["faculty"])
 
 
-def _of_lines(column: str, number: str = "id") -> Callable[[Row], Chat]:
+def _line_layout(column: str, number: str = "id") -> Callable[[Row], Chat]:
     """A conversation of a column ["病人：…", "医生：…", ...]; `number` is the column of its id."""
     return lambda row: _chat(row, _prefixed(row, _list(row, column)), id=row.fields.get(number))
 
 
-def _of_keyed(column: str, speaker: str, text: str, number: str = "id") -> Callable[[Row], Chat]:
+def _object_layout(column: str, speaker: str, text: str, number: str = "id") -> Callable[[Row], Chat]:
     """A conversation of a column [{speaker: "医生", text: "…"}, ...]; `number` is the column of its id."""
-    return lambda row: _chat(row, _keyed(row, _list(row, column), speaker, text), id=row.fields.get(number))
+    return lambda row: _chat(row, _turns_of_objects(row, _list(row, column), speaker, text), id=row.fields.get(number))
 
 
 def _utterances(row: Row) -> Chat:
@@ -142,7 +142,7 @@ def _hub_turns(row: Row) -> Chat:
         else turn
         for turn in turns
     ]
-    return _chat(row, _keyed(row, named, "speaker", "utterance"), id=row.fields.get("dialogue_id"))
+    return _chat(row, _turns_of_objects(row, named, "speaker", "utterance"), id=row.fields.get("dialogue_id"))
 
 
 def _flagged(row: Row) -> Chat:
@@ -157,7 +157,7 @@ def _flagged(row: Row) -> Chat:
 
 def _imcs_turns(row: Row) -> Turns:
     """What the patient reported first (once), then the dialogue."""
-    turns = _keyed(row, _list(row, "dialogue"), "speaker", "sentence")
+    turns = _turns_of_objects(row, _list(row, "dialogue"), "speaker", "sentence")
     column = "self-report" if "self-report" in row.fields else "self_report"
     report = text_of(row, column, required=False)
     return [("user", report), *turns] if report and turns[0] != ("user", report) else turns
@@ -180,7 +180,7 @@ def _imcs_report(row: Row) -> tuple[Chat, ...]:
         raise BadRecord(row.place, "no report", "as in test_input.json")
     task = f"{REPORT_TASK}\n{_transcript(_imcs_turns(row))}"
     answers = dict.fromkeys(_report_text(row, report) for report in reports)
-    return tuple(answered(row.place, task, answer, id=row.fields["key"]) for answer in answers)
+    return tuple(make_chat(row.place, task, answer, id=row.fields["key"]) for answer in answers)
 
 
 def _report_text(row: Row, report: object) -> str:
@@ -220,7 +220,7 @@ def _report_pair(row: Row) -> Chat:
 def _dialogue_text(row: Row, value: object) -> str:
     if isinstance(value, list) and value and isinstance(value[0], dict):
         keys = next((keys for keys in PAIR_TURNS if keys[0] in value[0]), PAIR_TURNS[0])
-        return _transcript(_keyed(row, value, *keys))
+        return _transcript(_turns_of_objects(row, value, *keys))
     if isinstance(value, list):
         return "\n".join(_text(row, line).strip() for line in value)
     return _text(row, value).strip()
@@ -247,9 +247,9 @@ def _mdcfnpc_labels(row: Row) -> Chat:
                     raise BadRecord(row.place, "a finding has no mention, range and attr")
     if not labels:
         raise BadRecord(row.place, "no finding with a label")
-    transcript = _transcript(_keyed(row, _list(row, "dialog_info"), "sender", "text"))
+    transcript = _transcript(_turns_of_objects(row, _list(row, "dialog_info"), "sender", "text"))
     task = f"{LABELS_TASK}\n{transcript}"
-    return answered(row.place, task, "\n".join(labels), id=row.fields.get("dialog_id"))
+    return make_chat(row.place, task, "\n".join(labels), id=row.fields.get("dialog_id"))
 
 
 def _meddg_test(row: Row) -> Chat:
@@ -269,7 +269,7 @@ def _prompt_cblue(row: Row) -> Chat:
     if not target:
         raise BadRecord(row.place, "no answer", "as in the test split, whose answers are not published")
     about = {"id": row.fields.get("sample_id"), "task": row.fields.get("task_dataset")}
-    return answered(row.place, text_of(row, "input"), target, **about)
+    return make_chat(row.place, text_of(row, "input"), target, **about)
 
 
 def _huatuogpt(row: Row) -> Chat:
@@ -319,26 +319,33 @@ def _is_sentence(turn: object) -> bool:
 LAYOUTS: dict[str, Layout] = {
     "meddialog-blocks": Layout("sft", record=_block, rows=sessions, recognises=is_blocks),
     # MedDialog, processed
-    "dialogue-lines": Layout("sft", record=_of_lines("value"), rows=values, recognises=partial(_is_array, of=_is_line)),
+    "dialogue-lines": Layout(
+        "sft", record=_line_layout("value"), rows=values, recognises=partial(_is_array, of=_is_line)
+    ),
     # COVID-Dialogue
-    "dialogue-numbered": Layout("sft", ("Dialogue", "Id"), _of_lines("Dialogue", "Id")),
+    "dialogue-numbered": Layout("sft", ("Dialogue", "Id"), _line_layout("Dialogue", "Id")),
     "dialogue-utterances": Layout("sft", ("utterances",), _utterances),
     "dialogue-turns": Layout("sft", ("dialogue_turns",), _hub_turns),
     "dialogue-flagged": Layout("sft", record=_flagged, rows=values, recognises=partial(_is_array, of=_is_flagged)),
     # CMCQA's dialogues with the turns of each side joined, as others hand them on
     "dialogue-joined": Layout(
-        "sft", ("question", "answer"), lambda row: answered(row.place, text_of(row, "question"), text_of(row, "answer"))
+        "sft",
+        ("question", "answer"),
+        lambda row: make_chat(row.place, text_of(row, "question"), text_of(row, "answer")),
     ),
     "imcs": Layout("sft", record=_imcs, rows=keyed, recognises=_is_imcs),
     "imcs-report": Layout("sft", record=_imcs_report, rows=keyed, recognises=_is_imcs),
     # IMCS-V2's dialogues as others hand them on
-    "imcs-conversations": Layout("sft", ("conversations",), _of_keyed("conversations", "from", "value")),
+    "imcs-conversations": Layout("sft", ("conversations",), _object_layout("conversations", "from", "value")),
     "imcs-report-pairs": Layout("sft", record=_report_pair, recognises=_is_report_pair),
-    "mdcfnpc": Layout("sft", MDCFNPC, _of_keyed("dialog_info", "sender", "text", "dialog_id")),
+    "mdcfnpc": Layout("sft", MDCFNPC, _object_layout("dialog_info", "sender", "text", "dialog_id")),
     "mdcfnpc-labels": Layout("sft", MDCFNPC, _mdcfnpc_labels),
     # [{id "Patients" | "Doctor", Sentence, Symptom, ...}, ...]: MedDG as CBLUE has it
     "meddg": Layout(
-        "sft", record=_of_keyed("value", "id", "Sentence"), rows=values, recognises=partial(_is_array, of=_is_sentence)
+        "sft",
+        record=_object_layout("value", "id", "Sentence"),
+        rows=values,
+        recognises=partial(_is_array, of=_is_sentence),
     ),
     "meddg-test": Layout("sft", ("history",), _meddg_test),
     "prompt-cblue": Layout("sft", ("input", "target", "task_dataset"), _prompt_cblue),

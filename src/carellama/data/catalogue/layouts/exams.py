@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from carellama.data.catalogue.layout import Layout, Outcome, answered, first_row, meta_of, outcomes, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, first_row, make_chat, meta_of, outcomes, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.exam_answers import Sample, answer_forms, letters_of, make_question, numbers_of
 from carellama.data.exam_options import in_text, listed
@@ -254,7 +254,7 @@ def as_chat(question: Question) -> Chat:
     answer = f"{'答案：' if chinese else 'Answer: '}{''.join(question.answers)}"
     if question.explanation:
         answer += f"\n{question.explanation}"
-    return answered(question.place, f"{question.stem}\n{options}", answer, id=question.id, **question.meta)
+    return make_chat(question.place, f"{question.stem}\n{options}", answer, id=question.id, **question.meta)
 
 
 def _taught(record: Callable[[Row], Question]) -> Callable[[Row], Chat]:

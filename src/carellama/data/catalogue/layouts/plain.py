@@ -14,7 +14,7 @@ from carellama.data.catalogue.layout import Layout, Outcome, meta_of, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.documents.classical_books import is_classical
 from carellama.data.documents.extract import CONVERTERS, PARTIAL, documents
-from carellama.data.readers import BadRow, Row, kind_of, opened, rows
+from carellama.data.readers import BadRow, Row, kind_of, open_reader, rows
 from carellama.data.spreadsheets import SUFFIXES as SHEETS
 from carellama.files import print_status
 from carellama.records import Text
@@ -29,7 +29,7 @@ def _text(row: Row) -> Text:
 
 
 def _is_text(path: Path) -> bool:
-    return kind_of(path) == "txt" and path.suffix.lower() != ".gz"
+    return kind_of(path) == "txt"
 
 
 def _objects(path: Path) -> Iterator[Row | BadRow]:
@@ -49,7 +49,7 @@ def _is_lines(path: Path) -> bool:
 
 
 def _is_book(path: Path) -> bool:
-    with opened(path) as text:
+    with open_reader(path) as text:
         return is_classical(text.read(BEGIN))
 
 
@@ -57,7 +57,7 @@ def _is_wrapped(path: Path) -> bool:
     """Whether lines were broken at a width: mostly ASCII, none long, and few that end a sentence."""
     if not _is_text(path):
         return False
-    with opened(path) as text:
+    with open_reader(path) as text:
         lines = [line.strip() for _, line in zip(range(400), text, strict=False)]
     full = [line for line in lines if line]
     if len(full) < 4 or "" not in lines:

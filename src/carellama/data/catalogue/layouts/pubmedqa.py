@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from carellama.data.catalogue.layout import Layout, Outcome, answered, outcomes, text_of
+from carellama.data.catalogue.layout import Layout, Outcome, make_chat, outcomes, text_of
 from carellama.data.convert import BadRecord
 from carellama.data.readers import BadRow, Row, keyed, kind_of, rows
 from carellama.errors import DataError, UserError
@@ -116,7 +116,7 @@ def _chat(row: Row) -> Chat:
     answer, prompt = conclusion, OPEN_PROMPT
     if "final_decision" in row.fields:
         answer, prompt = f"{_decision(row)}. {conclusion}", PROMPT
-    return answered(row.place, f"{prompt}\n{text_of(row, 'QUESTION')}\n{abstract}", answer, id=row.fields["key"])
+    return make_chat(row.place, f"{prompt}\n{text_of(row, 'QUESTION')}\n{abstract}", answer, id=row.fields["key"])
 
 
 def _question(row: Row) -> Question:

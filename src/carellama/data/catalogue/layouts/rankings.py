@@ -40,7 +40,7 @@ def _asked(row: Row) -> str:
     raise BadRecord(row.place, "empty question")
 
 
-def _of(question: str, better: str, worse: str) -> Callable[[Row], Pair]:
+def _pair_layout(question: str, better: str, worse: str) -> Callable[[Row], Pair]:
     """The pair of rows with these columns, and perhaps a system and a history."""
     return lambda row: pair_of(row, text_of(row, question), [value_of(row, better), value_of(row, worse)])
 
@@ -125,11 +125,11 @@ QUESTION_CHOSEN = ("question", "chosen", "rejected")
 COMPLETIONS = ("user_input", "completion_a", "completion_b")  # GPT-4-LLM, where completion_a was ranked higher
 LAYOUTS: dict[str, Layout] = {
     "conversations-chosen": Layout("rm", ("conversations", "chosen", "rejected"), _conversations),
-    "question-response-chosen": Layout("rm", QUESTION_RESPONSES, _of(*QUESTION_RESPONSES)),
-    "question-chosen": Layout("rm", QUESTION_CHOSEN, _of(*QUESTION_CHOSEN)),
+    "question-response-chosen": Layout("rm", QUESTION_RESPONSES, _pair_layout(*QUESTION_RESPONSES)),
+    "question-chosen": Layout("rm", QUESTION_CHOSEN, _pair_layout(*QUESTION_CHOSEN)),
     "instruction-chosen": Layout("rm", ("instruction", "chosen", "rejected"), _instruction),
     "ranked-answers": Layout("rm", ("instruction", "output"), _ranked, recognises=_is_ranked),
-    "two-completions": Layout("rm", COMPLETIONS, _of(*COMPLETIONS)),
+    "two-completions": Layout("rm", COMPLETIONS, _pair_layout(*COMPLETIONS)),
     "scored-answers": Layout("rm", ("user_input", "responses_and_scores"), _scored),
     "transcripts": Layout("rm", ("chosen", "rejected"), _transcripts),
 }
