@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.prepare import prepare as prepare_data
 from carellama.errors import UserError
+from carellama.export import merge
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters, merge_adapters
 from carellama.model.load import load_model, load_tokenizer
@@ -185,3 +188,35 @@ def test_noise_is_in_training_only(tmp_path, tiny_folder):
 def test_what_does_not_go_together_is_refused_at_once(given, said, tmp_path, tiny_folder):
     with pytest.raises(UserError, match=said):
         config_of(tmp_path, tiny_folder, **given)
+
+
+def test_weights_that_a_last_step_has_ruined_are_not_saved(tmp_path: Path, tiny_folder: Path) -> None:
+    """The losses were finite, and the run ended well with weights that are no numbers; so did the export of them."""
+    ruined = config_of(tmp_path, tiny_folder, learning_rate=1e38, max_steps=1)
+    with pytest.raises(UserError, match=r"lora_B.* is not a finite number after step 1: .*not saved"):
+        runs.run(ruined)
+    assert not [*(tmp_path / "out").rglob("*.safetensors")]
+    ruined = config_of(
+        tmp_path, tiny_folder, "each", learning_rate=1e38, max_steps=3, save_strategy="steps", save_steps=1
+    )
+    with pytest.raises(UserError, match="after step 1"):
+        runs.run(ruined)
+    assert not [*(tmp_path / "each").glob("checkpoint-*")]
+
+
+@pytest.mark.parametrize("command", ["eval", "export"])
+def test_damaged_weights_are_named_wherever_they_are_read(tmp_path: Path, tiny_folder: Path, command: str) -> None:
+    """An evaluation ended with the error of a library; an export said that all choices are the same."""
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_folder, damaged)
+    model = make_model()
+    model.model.layers[0].mlp.up_proj.weight.data[0, 0] = math.nan
+    model.save_pretrained(damaged)
+    if command == "eval":
+        options = config_of(tmp_path, damaged, do_train=False, do_eval=True)
+        with pytest.raises(UserError, match="is not a number.*the weights are damaged"):
+            runs.run(options)
+    else:
+        with pytest.raises(UserError, match="weights are damaged.*nothing was written"):
+            merge.main(["--model_name_or_path", str(damaged), "--output_dir", str(tmp_path / "merged")])
+        assert not (tmp_path / "merged").exists()

@@ -71,9 +71,25 @@ class Expected:
 
 
 def measure(network: AnyModel, tokenizer: PreTrainedTokenizerBase, template: Template, kind: ModelKind) -> Expected:
-    """Return the logits along a greedy answer, or the scores of a reward model at the tokens it was trained at."""
-    if kind == "reward":
-        return _measure_scores(network, tokenizer, template)
+    """Return the logits along a greedy answer, or the scores of a reward model at the tokens it was trained at.
+
+    Raises `UserError` where they are not finite.
+    """
+    found = (
+        _measure_scores(network, tokenizer, template)
+        if kind == "reward"
+        else _measure_logits(network, tokenizer, template)
+    )
+    if not found.values.isfinite().all():
+        raise UserError(
+            f"the {'scores' if kind == 'reward' else 'logits'} of this model are not numbers: its weights are damaged, "
+            "as by a training that diverged; nothing was written"
+        )
+    return found
+
+
+def _measure_logits(network: AnyModel, tokenizer: PreTrainedTokenizerBase, template: Template) -> Expected:
+    """Return the logits along a greedy answer."""
     import torch
 
     rendered = template.render(PARITY_PROMPT, add_generation_prompt=True)
@@ -151,6 +167,8 @@ def check_parity(
     if tuple(tokenizer(rendered, add_special_tokens=False)["input_ids"]) != expected.texts[0]:
         raise UserError("the written tokenizer gives other ids than the one that the model was trained with")
     logits = _answer_logits(network, cast("torch.Tensor", expected.ids))
+    if not logits.isfinite().all():
+        raise UserError(f"the written model's logits are not numbers in {computed}; nothing was written")
     report = ParityReport(
         max_logit_difference=float((logits - expected.values).abs().max()),
         top1_agreement=float((logits.argmax(-1) == expected.values.argmax(-1)).float().mean()),
@@ -179,7 +197,7 @@ def _check_scores(
             "begins: its scores differ by up to %.2g",
             difference,
         )
-    elif difference > LARGEST_SCORE_DIFFERENCE * max(1.0, float(expected.values.abs().max())):
+    elif not difference <= LARGEST_SCORE_DIFFERENCE * max(1.0, float(expected.values.abs().max())):  # NaN as well
         raise UserError(
             f"the exported reward model would give other scores in plain transformers: {_shown(scores)} where the "
             f"trained one gives {_shown(expected.values)}; nothing was written"

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from accelerate.utils import gather_object
+from torch.distributed.tensor import DTensor
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from carellama.errors import UserError
@@ -26,7 +27,7 @@ from carellama.model.readers import make_readable
 from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import JsonLogCallback, any_rank
 from carellama.train.distributed import LAUNCH, record_of
-from carellama.train.divergence_guard import DivergenceGuard, LossTerm, TrainingDiverged
+from carellama.train.divergence_guard import DivergenceGuard, LossTerm, TrainingDiverged, weights_problem
 from carellama.train.resume import apply_changes
 
 if TYPE_CHECKING:
@@ -82,6 +83,20 @@ class AtomicCheckpointMixin(Host):
         if failure is not None:
             raise TrainingDiverged(failure)
 
+    def check_weights(self) -> None:
+        """Raise `TrainingDiverged` in all processes if a trained weight of any of them is no finite number.
+
+        The loss of a step tells nothing of the weights after it: those of the last step no loss is computed of.
+        """
+        trained = (
+            (name, one) for name, one in cast("torch.nn.Module", self.model).named_parameters() if one.requires_grad
+        )
+        name = next((name for name, one in trained if not _is_finite(one)), None)
+        problem = None if name is None else weights_problem(name, self.state.global_step)
+        failure = self.failure_of_any(problem) if self.accelerator.num_processes > 1 else problem
+        if failure is not None:
+            raise TrainingDiverged(failure)
+
     def prepare_evaluation(self) -> None:
         """Wrap the model as a training does, where none came before."""
         if not self.accelerator._models:  # noqa: SLF001 - accelerate has no other
@@ -102,7 +117,11 @@ class AtomicCheckpointMixin(Host):
         return str(Path(folder) / STAGING) if self._saving else folder
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        """Write the checkpoint in a staging folder, then move it to its place in one step."""
+        """Write the checkpoint in a staging folder, then move it to its place in one step.
+
+        Raises `TrainingDiverged` for weights that are no numbers: the checkpoint before stays the last one.
+        """
+        self.check_weights()
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         home = Path(self._get_output_dir(trial))
         with self._staging(home):
@@ -117,7 +136,11 @@ class AtomicCheckpointMixin(Host):
         self.checkpoint = home / name
 
     def save_learned(self) -> None:
-        """Write the model into the output folder: no file has its name before all of them are complete."""
+        """Write the model into the output folder: no file has its name before all of them are complete.
+
+        Raises `TrainingDiverged` for weights that are no numbers.
+        """
+        self.check_weights()
         home = Path(str(self.args.output_dir))
         made = home / STAGING / "model"
         with self._staging(home):
@@ -169,6 +192,12 @@ class AtomicCheckpointMixin(Host):
             self.state.best_model_checkpoint = None  # the checkpoint has it
         result: TrainOutput = super()._finalize_training(*args)
         return result
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    """Whether all numbers of a weight are finite; of a sharded one, those of this process."""
+    own = weight.to_local() if isinstance(weight, DTensor) else weight
+    return bool(own.isfinite().all())
 
 
 def _remove_oldest(home: Path, limit: int | None, best: str | None) -> None:

@@ -8,6 +8,7 @@ logits exist at once (as in Liger, Hsu et al. 2024, arXiv:2410.10989, section 3.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -251,4 +252,7 @@ def has_plain_head(model: torch.nn.Module) -> bool:
     output = model(input_ids=ids, use_cache=False, output_hidden_states=True)
     model.train(training)
     own = F.linear(output.hidden_states[-1].to(head.weight.dtype), head.weight)
-    return torch.allclose(own.float(), output.logits.float(), rtol=1e-2, atol=1e-2 * float(own.float().std()))
+    spread = float(own.float().std())
+    if not math.isfinite(spread):  # damaged weights, whose loss says so
+        return False
+    return torch.allclose(own.float(), output.logits.float(), rtol=1e-2, atol=1e-2 * spread)
