@@ -88,10 +88,8 @@ class AtomicCheckpointMixin(Host):
 
         The loss of a step tells nothing of the weights after it: those of the last step no loss is computed of.
         """
-        trained = (
-            (name, one) for name, one in cast("torch.nn.Module", self.model).named_parameters() if one.requires_grad
-        )
-        name = next((name for name, one in trained if not _is_finite(one)), None)
+        weights = cast("torch.nn.Module", self.model).named_parameters()
+        name = next((name for name, one in weights if one.requires_grad and not _is_finite(one)), None)
         problem = None if name is None else weights_problem(name, self.state.global_step)
         failure = self.failure_of_any(problem) if self.accelerator.num_processes > 1 else problem
         if failure is not None:

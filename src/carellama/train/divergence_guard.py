@@ -36,8 +36,7 @@ def weights_problem(name: str, step: int) -> str:
     """Return what is said of a trained weight that is no finite number after a step."""
     return (
         f"the weight {name} is not a finite number after step {step}: the training has diverged, and these weights are "
-        "not saved. Lower --learning_rate, or look at the loss in trainer_log.jsonl; the last checkpoint is as good as "
-        "it was"
+        "not saved. Lower --learning_rate; a checkpoint of an earlier step is as good as it was"
     )
 
 
