@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,15 @@ from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.foreign_options import foreign_options, translate
 from carellama.config.options import field_names, option_types
 from carellama.config.run import OWN, RUN_OPTIONS
-from carellama.config.serve import CHAT_OPTIONS
+from carellama.config.serve import CHAT_OPTIONS, WebOptions
 from carellama.config.transformers_options import training_flags
 from carellama.errors import UserError
 from carellama.train.flag_checks import UNSUPPORTED
 from carellama.train.options import parse_run, run_options
+from carellama.train.run import print_help
 from test_layout import HEAVY
 
-VERBS = {"train": RUN_OPTIONS, "chat": CHAT_OPTIONS, "export": EXPORT_OPTIONS}
+VERBS = {"train": RUN_OPTIONS, "chat": CHAT_OPTIONS, "export": EXPORT_OPTIONS, "web": (WebOptions,)}
 KNOWN = {verb: {name for group in groups for name in field_names(group)} for verb, groups in VERBS.items()}
 KNOWN["train"] |= set(training_flags())
 EVERY = set().union(*KNOWN.values())
@@ -29,7 +31,9 @@ OF_TRAINING = {"finetuning_type"}  # an option that other commands are given as 
 SOME_VALUE = {"warmup_ratio": "0.1", "dev_ratio": "0.1", "export_size": "5", "torch_dtype": "bfloat16",
               "infer_dtype": "bfloat16", "attn_implementation": "sdpa", "evaluation_strategy": "no",
               "bnb_4bit_quant_type": "nf4", "torchdynamo": "inductor", "freeze_trainable_layers": "2",
-              "lora_r": "16", "val_set_size": "0.1", "optimizer": "adamw_torch", "lr_scheduler": "cosine"}  # fmt: skip
+              "lora_r": "16", "val_set_size": "0.1", "optimizer": "adamw_torch", "lr_scheduler": "cosine",
+              "compute_type": "bfloat16", "compute_dtype": "bfloat16", "dpo_loss": "sigmoid", "loss_type": "sigmoid",
+              "server_port": "80"}  # fmt: skip
 
 
 def test_the_flags_of_the_installed_transformers_are_read_as_syntax() -> None:
@@ -75,6 +79,45 @@ def test_a_share_of_warmup_steps_stays_a_share(tmp_path: Path, caplog: pytest.Lo
     assert config.training.get_warmup_steps(60) == 6 and config.training.eval_strategy == "steps"
     assert "--warmup_ratio is read as --warmup_steps 0.1" in caplog.text
     assert "--evaluation_strategy is read as --eval_strategy steps" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--stage orpo", "Give --stage dpo --pref_loss orpo."),
+        ("--stage dpo --pref_loss dpo", "Give --pref_loss sigmoid."),
+        ("--finetuning_type QLoRA", "Give --finetuning_type lora --quantization_bit 4."),
+        ("--bf16 auto", "Give nothing: the precision is chosen"),
+    ],
+)
+def test_a_value_of_another_program_is_answered_with_what_to_give(words: str, says: str) -> None:
+    """`--stage orpo` was answered with grpo, and `--pref_loss dpo` with ipo: the nearest words, which mean others."""
+    with pytest.raises(UserError, match=re.escape(says)):
+        run_options(["--model_name_or_path", "m", "--dataset", "d", *words.split()])
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--stage kto --kto_beta 0.2", "pref_beta", 0.2),
+        ("--model smol", "model_name_or_path", "smol"),
+        ("--epochs 2", "num_train_epochs", 2.0),
+        ("--batch_size 4", "per_device_train_batch_size", 4),
+        ("--lr 1e-3", "learning_rate", 1e-3),
+        ("--qlora true", "quantization_bit", 4),
+        ("--lora_target_linear true", "lora_target", "all"),
+    ],
+)
+def test_names_that_people_write_from_memory_mean_what_they_say(words: str, name: str, value: object) -> None:
+    """They were answered with the nearest word: --epochs with --ppo_epochs, --batch_size with --val_size."""
+    given = [] if name == "model_name_or_path" else ["--model_name_or_path", "m"]
+    options = run_options([*given, "--dataset", "d", "--do_train", *words.split()])
+    groups = [getattr(options, field.name) for field in dataclasses.fields(options)]
+    assert next(getattr(group, name) for group in groups if hasattr(group, name)) == value
+
+
+def test_help_of_a_stage_may_be_asked_for_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_help(["--help", "dpo"], "carellama train") and "--pref_beta" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("key", ["learning_ratee", "stages"])

@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from carellama.errors import UserError, lookup, nearest
+from carellama.package_data import package_yaml
 
 TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
 BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
@@ -61,6 +62,12 @@ def check_names(option_name: str, names: Sequence[str], known: Mapping[str, obje
         lookup(known, name, f"{kind} of --{option_name}")
     if len(set(names)) < len(names):
         raise UserError(f"--{option_name} names {' '.join(names)}; name each once")
+
+
+def value_hint(name: str, word: str) -> str:
+    """Return ` Give --stage rm.` for a value that other programs have, or an empty string."""
+    instead = package_yaml("config/foreign_values.yaml").get(name, {}).get(word.lower())
+    return f" Give {instead}." if instead else ""
 
 
 def split_commas(value: str | None) -> list[str]:
@@ -123,7 +130,7 @@ class OptionType:
         value: str | float = word
         if self.kind is bool:
             if word.lower() not in (*TRUE, *FALSE):
-                raise UserError(f"--{name} {word}: it is true or false")
+                raise UserError(f"--{name} {word}: it is true or false.{value_hint(name, word)}")
             return word.lower() in TRUE
         if self.kind is not str:
             try:
@@ -133,7 +140,7 @@ class OptionType:
                 raise UserError(f"--{name} takes {what}, not {word!r}") from None
         if self.choices and value not in self.choices:
             choices = [str(choice) for choice in self.choices]
-            hint = nearest(word, choices)
+            hint = value_hint(name, word) or nearest(word, choices)
             raise UserError(f"--{name}: {word!r} is not one of {', '.join(choices)}.{hint}")
         return value
 

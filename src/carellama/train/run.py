@@ -74,13 +74,16 @@ def start(argv: Sequence[str], command: str, defaults: dict[str, object]) -> Non
 def print_help(argv: Sequence[str], prog: str, *more: type) -> bool:
     """Print the help of a training command where it is asked for; return whether it was.
 
-    `--stage dpo --help` shows the options of that stage, `--help all` those of all stages and every training flag.
+    `--stage dpo --help` or `--help dpo` shows the options of that stage, `--help all` those of all stages and every
+    training flag.
     """
     if not {"--help", "-h"} & set(argv):
         return False
     settings = read_yaml(argv[0]) if argv[0].endswith((".yaml", ".yml")) else {}
     words = [word for item in argv for word in item.split("=", 1)]
-    named = [value for name, value in itertools.pairwise(words) if name == "--stage"]
+    pairs = list(itertools.pairwise(words))
+    named = [value for name, value in pairs if name == "--stage"]
+    named += [value for name, value in pairs if name in ("--help", "-h") and value in STAGES]
     stage = lookup(STAGES, str((named or [settings.get("stage", "sft")])[-1]), "stage (--stage)")
     print(training_help((*more, *RUN_OPTIONS), prog, stage.name, every="all" in argv))
     return True
