@@ -42,6 +42,41 @@ def test_words_that_no_list_has_are_no_persons(text):
 @pytest.mark.parametrize(
     "text",
     [
+        "Ginger helps some people. Ginger tea?",
+        "This could be migraine with aura.",
+        "Please speak to your prescriber soon: aura, smoking and a combined pill together raise the risk.",
+        "Changes in colour are due to sunshine.",
+        "Left shin, with dusty lavender and sage; brandy is no help.",
+        "Rosemary and thyme are harmless. Amber urine may be a sign that you drink too little.",
+        "Dawn is when glucose rises.",
+        "- Parsley\n- Salmon\n- Peach",
+        "Shivers can come before a fever. Nettles sting.",
+        "Grace period for the referral is 30 days.",
+        "Grows from April to June; in August the pollen is gone.",
+    ],
+)
+def test_words_that_are_names_as_well_are_no_persons_in_running_text(text):
+    """Ginger, aura and sunshine became [NAME_1] in the project's own consultations."""
+    assert MASK(text) == (text, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Rosemary phoned this morning.", "Rosemary"),
+        ("My wife rose said that it hurts.", "rose"),
+        ("Please tell Dawn that the results are back.", "Dawn"),
+        ("Our nurse, Ginger Jones, called.", "Ginger Jones"),
+        ("Emily Frost came with her daughter Daisy.", "Emily Frost"),
+    ],
+)
+def test_words_that_are_names_as_well_are_found_where_a_person_is_meant(text, name):
+    assert name in [found.text for found in find_identifiers(text)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "E: 123I-SCH23982",
         "别名:苯酸咪唑；盐酸达唑酸；UK-37248",
         "after implementation (FY0607-FY0910) from two districts",

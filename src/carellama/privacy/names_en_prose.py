@@ -4,7 +4,8 @@
 
 Words with a capital that follow one another are a candidate; each adds to its weight by what it is (a given name, a
 surname, unknown, an everyday word), and so do the words before and behind it. Given names in lower case need more of
-their surroundings. A place, a drug or an eponym is told by the lists and by the word behind it.
+their surroundings, more still if they are words (rose, dawn); those that are mostly things (aura, ginger) need it
+always. A place, a drug or an eponym is told by the lists and by the word behind it.
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ def _word_score(word: str) -> float | None:
         return None
     if bare in lists_.words:
         return 1.5 if first and bare in english().first_names and not capitals else None
+    if bare in words.things:
+        return 1.5
+    if bare in words.surname_words and not first:
+        return 1.0
     if first or last:
         if capitals and len(bare) < 4 and bare not in english().first_names and bare not in english().last_names:
             return None
@@ -127,7 +132,12 @@ def detect_names_in_prose(plain: str) -> Iterator[Span]:
 def _leads(token: re.Match[str]) -> bool:
     """Whether a word begins a line or sentence and a word in lower case follows: Keycare only covers ..."""
     before, behind = token.string[: token.start()].rstrip(" "), token.string[token.end() : token.end() + 3]
-    return (not before or before[-1] in "\n.!?:") and bool(re.match(r" [a-z]{2}", behind))
+    return (not before or before[-1] in "\n.!?:") and bool(re.match(r" (?:a |[a-z]{2})", behind))
+
+
+def _leads_as_a_word(token: re.Match[str]) -> bool:
+    """Whether a word begins a line or sentence, and what follows is nothing that only a person does."""
+    return _leads(token) and not fragment_pattern("prose_en", "PERSON_DOES").match(token.string, token.end())
 
 
 def is_listed(word: str) -> bool:
@@ -231,6 +241,8 @@ def _run_score(run: list[re.Match[str]]) -> float:
         weights[0] -= 1.5 if words[0].isupper() else 3.0  # GERD, ANCA and ELISA are names as well
     if len(words) == 1 and not is_listed(words[0]):  # Rhineton, Observatn: what stands around has to say more
         weights[0] -= 1.0 if words[0].isupper() or not _leads(run[0]) else 3.0
+    if len(words) == 1 and words[0].lower() in english().given_words and _leads_as_a_word(run[0]):
+        weights[0] -= 2.0  # Rosemary is, Amber urine may: but Rosemary phoned
     long = sum(weight > 0.5 for weight in weights)
     return sum(weights) + (1.5 if long > 1 else 0.5 if len(words) > 1 else 0.0)
 
@@ -262,7 +274,7 @@ def is_thing(name: str, plains: Iterable[str]) -> bool:
 
 def _detect_lower_case(plain: str, tokens: list[re.Match[str]]) -> Iterator[Span]:
     """Given names in lower case, and a surname behind them."""
-    known = load_name_lists()
+    known, words = load_name_lists(), english()
     for index, token in enumerate(tokens):
         word = token[0]
         bare = word[:-2] if word.endswith("'s") else word
@@ -271,18 +283,20 @@ def _detect_lower_case(plain: str, tokens: list[re.Match[str]]) -> Iterator[Span
             or len(bare) < 4
             or not all(part in known.first for part in bare.split("-"))
             or bare in known.words
-            or bare in english().not_names
+            or bare in words.not_names
+            or bare in words.things
         ):
             continue
         end = token.start() + len(bare)
-        worth = 2.5
+        worth = 1.0 if bare in words.given_words else 2.5
         if index + 1 < len(tokens) and plain[token.end() : tokens[index + 1].start()] == " ":
             after = tokens[index + 1][0]
             if (
                 after.islower()
                 and len(after) > 2
                 and after not in known.words
-                and after not in english().not_names
+                and after not in words.not_names
+                and after not in words.surname_words
                 and after in known.last
             ):
                 worth, end = worth + 2.0, tokens[index + 1].end()
@@ -292,8 +306,8 @@ def _detect_lower_case(plain: str, tokens: list[re.Match[str]]) -> Iterator[Span
         bare = match["value"]
         if not (
             bare in known.words
-            or bare in english().not_names
-            or bare in english().drugs
+            or bare in words.not_names
+            or bare in words.drugs
             or fragment_pattern("prose_en", "ENDINGS").search(bare)
         ):
             yield "NAME", *match.span("value"), 0.45

@@ -39,6 +39,9 @@ class EnglishWords(NamedTuple):
     phrases: frozenset[str]  # of two words or more, that are names of persons as well
     drugs: frozenset[str]  # brands of medicines
     not_names: frozenset[str]  # titles, roles, weekdays and the like: never part of a name
+    things: frozenset[str]  # given names that are mostly plants, food, symptoms
+    given_words: frozenset[str]  # given names that are words: in lower case or at the beginning of a sentence no name
+    surname_words: frozenset[str]  # surnames that are words, rarely met alone
     first_names: frozenset[str]  # frequent ones, also those that are words
     last_names: frozenset[str]
     world_names: frozenset[str]  # given names of many countries
@@ -50,6 +53,7 @@ def english() -> EnglishWords:
     made = groups("words_en.txt")
     return EnglishWords(
         *(made["ordinary"], made["places"] | made["eponyms"], made["phrases"], made["drugs"], made["not_names"]),
+        *(made["things"], made["given_words"], made["surname_words"]),
         *(made["first_names"], made["last_names"], made["world_names"]),
     )
 
