@@ -126,8 +126,8 @@ TABLE = [
     ("options: what has no effect is not said", "train/options.py", "for line in options_without_effect(config, own):", "for line in ():", "test_no_effect.py -k is_named"),
     ("options: the largest perplexity is the best", "stages.py", "return not plain_metric(metric).endswith(LESS_IS_BETTER)", 'return not metric.endswith("loss")', "test_no_effect.py -k lowest"),
     ("options: another rank than the adapter's is ignored", "model/adapter_plan.py", "if option in asked and wanted != there:", "if False:", "test_adapter.py -k keeps_its"),
-    ("output: the base's weights are removed", "train/output_folder.py", "    _check_sources(output, config)\n", "", "test_training_options.py -k what_it_reads"),
-    ("output: weights of no training are removed", "train/output_folder.py", "        _check_trained(output)\n", "", "test_training_options.py -k no_training_wrote"),
+    ("output: the base's weights are removed", "train/output_folder.py", "    _check_sources(output, options)\n", "", "test_training_options.py -k what_it_reads"),
+    ("output: weights of no training are removed", "train/output_folder.py", "        _check_weights(output)\n", "", "test_training_options.py -k no_training_wrote"),
     ("evaluation: pieces of a record are samples", "train/trainer.py", "values = whole_records(entries, sources) if self.sums else entries", "values = entries", "test_training_options.py -k one_sample"),
     ("evaluation: no answer is a score of 0", "evaluate/predict.py", "if results is not None and not results.samples:", "if False:", "test_predict.py -k no_answer"),
 ]  # fmt: skip

@@ -76,6 +76,15 @@ def step(
     return trace_step(model, stack, batch, StepConfig(**how)).parts
 
 
+def test_batches_that_are_left_out_are_no_steps(tmp_path: Path, tiny_folder: Path) -> None:
+    """A plan counted the last batch, which --dataloader_drop_last leaves out, and took a batch that is never full."""
+    given = {"max_samples": 9, "per_device_train_batch_size": 2, "num_train_epochs": 3, "dataloader_drop_last": True}
+    made = plans.training_length(Session.open(config_of(tmp_path, tiny_folder, **given)))
+    assert (made["steps_per_epoch"], made["steps"]) == (4, 12)
+    with pytest.raises(UserError, match="all 9 examples are fewer than the 50 of a batch"):
+        Session.open(config_of(tmp_path, tiny_folder, **given | {"per_device_train_batch_size": 50}))
+
+
 def test_a_tracker_counts_what_is_alive() -> None:
     with AllocationTracker() as tracker, tracker.of("activations"):
         one = torch.zeros(1000)

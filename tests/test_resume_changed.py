@@ -138,6 +138,15 @@ def test_what_does_not_change_the_learning_may_differ(
     assert "resumed" not in json.loads((stopped / "out/run.json").read_text())
 
 
+def test_the_steps_of_saving_and_logging_may_differ_and_take_effect(stopped: Path, tiny_folder: Path) -> None:
+    """The checkpoint's own numbers were kept, and run.json named the new ones."""
+    runs.run(config_of(stopped, tiny_folder, save_steps=2, logging_steps=3))
+    assert {path.name for path in (stopped / "out").glob("checkpoint-*")} >= {"checkpoint-4", "checkpoint-6"}
+    assert not (stopped / "out" / "checkpoint-5").exists()
+    rows = map(json.loads, (stopped / "out" / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines())
+    assert [row["current_steps"] for row in rows if "loss" in row] == [1, 2, 3, 6]
+
+
 def test_a_checkpoint_without_its_optimizer_is_not_resumed(stopped: Path, tiny_folder: Path) -> None:
     """transformers goes on with a new optimizer and the schedule from its start, without a word."""
     (stopped / "out/checkpoint-3/optimizer.pt").unlink()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ from carellama.stages import STAGES
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # of the folders that a training saves into
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes", "trl")
 Prompt = TypeVar("Prompt", bound=PromptOptions)
 OWN_FORMAT = "the tokenizer's own chat format"
@@ -72,7 +74,10 @@ def read_run(checkpoint: Path) -> dict[str, Any] | None:
 
     Raises `UserError` for one that is not JSON.
     """
-    for folder in (checkpoint, checkpoint.resolve().parent):
+    places = [checkpoint]
+    if CHECKPOINT_NAME.fullmatch((whole := checkpoint.resolve()).name):  # any other folder is not a part of that run
+        places.append(whole.parent)
+    for folder in places:
         path = folder / RUN_FILE
         if path.is_file():
             try:

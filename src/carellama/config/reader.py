@@ -41,6 +41,10 @@ class ParsedOptions:
     training: dict[str, list[str]]
     asked: dict[str, str]
 
+    def is_on(self, name: str) -> bool:
+        """Whether a switch was given, and not as false."""
+        return self.asked.get(name, "false").lower() in TRUE
+
     def with_training(self, **flags: str) -> ParsedOptions:
         """Return it with further training flags."""
         training = self.training | {name: [value] for name, value in flags.items()}

@@ -41,7 +41,7 @@ ROW_TOKENS = 768  # whose products are about as fast as those of more
 class TrainingOptions(Options):
     """Training flags of our own, and those of transformers that have another default here."""
 
-    overwrite_output_dir: bool = option("Write into an output folder that already holds a finished run.", default=False)
+    overwrite_output_dir: bool = option("Replace the run that the output folder holds.", default=False)
     resume_changed: str | None = option(
         "Options, comma separated, that may differ from those of the run that is resumed, as in max_steps.", None
     )

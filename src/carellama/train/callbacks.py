@@ -86,6 +86,16 @@ class JsonLogCallback(TrainerCallback):
             file.write(json.dumps(entry) + "\n")
 
 
+class AskedStepsCallback(TrainerCallback):
+    """Logs, evaluates and saves as often as the options say; of a resumed run the checkpoint says how often it did."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Set the numbers of steps, of which those below 1 are shares of the training."""
+        state.compute_steps(args, state.max_steps)
+
+
 class SignalStopCallback(TrainerCallback):
     """Ends the training after the step in which a signal came to any process, with a checkpoint."""
 

@@ -28,6 +28,7 @@ from carellama.run_record import RUN_FILE
 from carellama.train.callbacks import JsonLogCallback, any_rank
 from carellama.train.distributed import LAUNCH, record_of
 from carellama.train.divergence_guard import DivergenceGuard, LossTerm, TrainingDiverged, weights_problem
+from carellama.train.output_folder import STAGING
 from carellama.train.resume import apply_changes
 
 if TYPE_CHECKING:
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from transformers import Trainer as Host
 else:
     Host = object
-
-STAGING = ".saving"  # a checkpoint is written in here, then moved out
 
 
 class AtomicCheckpointMixin(Host):

@@ -14,6 +14,8 @@ def check_run(options: RunOptions) -> None:
     """Raise `UserError` for options that contradict each other, before anything is loaded."""
     if not any(getattr(options.training, name) for name in ("do_train", "do_eval", "do_predict")):
         raise UserError("nothing to do: give --do_train, --do_eval or --do_predict")
+    if not str(options.training.output_dir or "").strip():
+        raise UserError("--output_dir is empty: name a folder for the results, as in --output_dir output")
     if not options.data.datasets:
         raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
     check_method(options)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from carellama.config.run import RunOptions
 from carellama.errors import UserError
 from carellama.files import disk_full_message, is_disk_full, write_json
-from carellama.train.callbacks import SignalStopCallback, stop_on_signals
+from carellama.train.callbacks import AskedStepsCallback, SignalStopCallback, stop_on_signals
 
 if TYPE_CHECKING:
     from carellama.train.session import StageTrainer
@@ -81,6 +81,7 @@ def _train_with_signals(options: RunOptions, trainer: StageTrainer, resume_from:
     """What `run_training` does, with the errors of the libraries."""
     output = Path(options.training.output_dir)
     stopped = threading.Event()
+    trainer.add_callback(AskedStepsCallback())
     trainer.add_callback(SignalStopCallback(stopped, trainer.accelerator))
     try:
         with stop_on_signals(stopped, log.warning):

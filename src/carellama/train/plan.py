@@ -26,6 +26,7 @@ from carellama.files import write_json
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.records import JSONObject
 from carellama.train import run as runs
+from carellama.train.epochs import steps_of_epoch
 from carellama.train.options import build_run, parse_run
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ def training_length(session: Session) -> JSONObject:
         return {"tokens_per_epoch": None, "steps": training.max_steps}
     if not isinstance(examples, Examples):  # prompts: the batches are made of answers that are not there yet
         return {"tokens_per_epoch": None, "steps": training.max_steps if training.max_steps > 0 else None}
-    batches = math.ceil(len(examples) / (training.per_device_train_batch_size * world()[1]))
-    updates = max(math.ceil(batches / training.gradient_accumulation_steps), 1)
+    updates = steps_of_epoch(len(examples), training)
     steps = training.max_steps if training.max_steps > 0 else math.ceil(training.num_train_epochs * updates)
     return {"tokens_per_epoch": examples.tokens, "steps": steps, "steps_per_epoch": updates}
 

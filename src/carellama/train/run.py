@@ -51,22 +51,30 @@ def train(argv: Sequence[str]) -> None:
 
 def evaluate(argv: Sequence[str]) -> None:
     """`carellama eval`: loss and perplexity on --dataset."""
-    start(argv, "carellama eval", {"do_eval": True, "output_dir": "eval_output"})
+    start(argv, "carellama eval", {"do_eval": True, "output_dir": "eval_output"}, trains=False)
 
 
 def predict(argv: Sequence[str]) -> None:
     """`carellama predict`: answers to --dataset, with their scores."""
     settings = {"do_predict": True, "predict_with_generate": True, "output_dir": "predict_output"}
-    start(argv, "carellama predict", settings)
+    start(argv, "carellama predict", settings, trains=False)
 
 
-def start(argv: Sequence[str], command: str, defaults: dict[str, object]) -> None:
-    """Read the options and run; `--help` prints them."""
+def start(argv: Sequence[str], command: str, defaults: dict[str, object], *, trains: bool = True) -> None:
+    """Read the options and run; `--help` prints them.
+
+    `trains`: whether the command trains, unless only something else is asked for. The others never do: the settings of
+    a training serve them as well.
+    """
     if print_help(argv, command):
         return
     parsed = parse_run(argv, command, defaults)
-    if not {"do_train", "do_eval", "do_predict"} & parsed.asked.keys():
+    wanted = [name for name in ("do_train", "do_eval", "do_predict") if parsed.is_on(name)]
+    if trains and not wanted and "do_train" not in parsed.asked:
         parsed = parsed.with_training(do_train="true")
+    elif not trains and "do_train" in wanted:
+        log.warning("do_train is left out: %s trains nothing (carellama train does)", command)
+        parsed = parsed.with_training(do_train="false")
     check_paths(parsed)
     run(build_run(parsed), summary=True)
 
@@ -103,34 +111,31 @@ def check_paths(parsed: ParsedOptions) -> None:
 
 def run(options: RunOptions, *, summary: bool = False) -> JSONObject:
     """Do what the options ask for and return all results; with `summary` print them. Raises `UserError` early."""
-    from carellama.data.encoding.prepare import conversations
-
     if world()[0] > 0:  # one process speaks for all
         logging.getLogger("carellama").setLevel(logging.ERROR)
-    from carellama.train.output_folder import claim_output_folder
+    from carellama.train.output_folder import locked, make_output_folder
+
+    output, training = Path(options.training.output_dir), options.training
+    if training.do_train and world()[0] == 0:
+        with locked(output):
+            return _run(options, output, summary=summary)
+    make_output_folder(output)
+    return _run(options, output, summary=summary)
+
+
+def _run(options: RunOptions, output: Path, *, summary: bool) -> JSONObject:
+    """What `run` does in the output folder."""
+    from carellama.data.encoding.prepare import conversations
     from carellama.train.session import Session, with_trained_template
 
     options = with_trained_template(options)
     training = options.training
-
-    output = Path(training.output_dir)
-    with training.main_process_first(desc="claim the output folder"):
-        checkpoint = claim_output_folder(output, options) if training.do_train else None
-        if checkpoint:
-            from carellama.train.resume import check_changes
-
-            check_resume(options, checkpoint)
-            check_changes(options, checkpoint)
-        elif options.own.resume_changed:
-            log.warning("--resume_changed has no effect: there is no checkpoint to resume, the run begins at step 0")
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output_dir {output} cannot be made: {error.strerror}") from error
+    with training.main_process_first(desc="look at the output folder"):
+        checkpoint = _resumed_from(output, options)
     session = Session.open(options)
     options, prepared = session.options, session.prepared
-    if prepared and training.should_save and not prepared.streams:
-        write_data_report(prepared, output)
+    if prepared and not prepared.streams:
+        log_data_report(prepared)
     if prepared and options.data.show_example and training.should_save:
         print_example(prepared.first(), session.tokenizer)
     chats = conversations(options) if training.do_predict else []
@@ -151,6 +156,20 @@ def run(options: RunOptions, *, summary: bool = False) -> JSONObject:
     return results
 
 
+def _resumed_from(output: Path, options: RunOptions) -> str | None:
+    """The checkpoint that a training goes on from; None: it begins at step 0, or nothing is trained."""
+    from carellama.train.output_folder import check_output_folder
+    from carellama.train.resume import check_changes
+
+    checkpoint = check_output_folder(output, options) if options.training.do_train else None
+    if checkpoint:
+        check_resume(options, checkpoint)
+        check_changes(options, checkpoint)
+    elif options.own.resume_changed:
+        log.warning("--resume_changed has no effect: there is no checkpoint to resume, the run begins at step 0")
+    return checkpoint
+
+
 def train_and_evaluate(
     session: Session, model: AnyModel, checkpoint: str | None, results: dict[str, object]
 ) -> History:
@@ -163,9 +182,10 @@ def train_and_evaluate(
     assert prepared is not None
     changes = check_changes(options, checkpoint, prepared.sources) if checkpoint else {}
     resumed = history(checkpoint, changes) if checkpoint else []
-    record(session, results, resumed)
     trainer = session.make_trainer(model)
     trainer.changes = changes
+    begin_output(session, trainer)
+    record(session, results, resumed)
     try:
         if training.do_train:
             results |= run_training(options, trainer, checkpoint)
@@ -192,6 +212,19 @@ def train_and_evaluate(
     return steps
 
 
+def begin_output(session: Session, trainer: StageTrainer) -> None:
+    """Remove the run that this one replaces, now that nothing is refused any more, and write the report of the data."""
+    from carellama.train.output_folder import remove_previous_run
+
+    options, prepared, training = session.options, session.prepared, session.options.training
+    if training.should_save:
+        if training.do_train and options.own.overwrite_output_dir:
+            remove_previous_run(Path(training.output_dir))
+        if prepared and not prepared.streams:
+            write_data_report(prepared, Path(training.output_dir))
+    trainer.accelerator.wait_for_everyone()
+
+
 def finish_stream_report(session: Session, trainer: StageTrainer) -> None:
     """Write the report of a stream, when all processes have ended theirs."""
     from carellama.data.encoding.prepare import Prepared
@@ -203,6 +236,7 @@ def finish_stream_report(session: Session, trainer: StageTrainer) -> None:
     if training.should_save:
         prepared.settle()
         write_data_report(prepared, Path(training.output_dir))
+        log_data_report(prepared)
 
 
 def exit_stopped(options: RunOptions, stopped: TrainingStopped, trainer: StageTrainer) -> NoReturn:
@@ -250,8 +284,12 @@ def record(session: Session, results: dict[str, object], resumed: Sequence[dict[
 
 
 def write_data_report(prepared: Prepared | Tasks, output: Path) -> None:
-    """Write and log the account of the data."""
+    """Write the account of the data."""
     write_json(output / "data_report.json", prepared.report.to_dict())
+
+
+def log_data_report(prepared: Prepared | Tasks) -> None:
+    """Log the account of the data."""
     for line in prepared.report.lines():
         log.info("%s", line)
 

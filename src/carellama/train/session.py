@@ -46,6 +46,7 @@ from carellama.stages import ModelKind
 from carellama.templates.template import Template, get_template
 from carellama.train import NEEDS, PREPARE, TRAINERS
 from carellama.train.distributed import record_of
+from carellama.train.epochs import check_last_batch
 from carellama.train.optimizer import check_optimizer
 
 if TYPE_CHECKING:
@@ -100,6 +101,12 @@ class Session:
         if options.training.do_train:
             check_optimizer(options.training)
             check_adapter_options(plan_adapters(options.model, options.finetuning), options.asked)
+        elif options.stage.model_kind == "reward" and checkpoint_kind(options.model) != "reward":
+            raise UserError(
+                f"--stage {options.stage.name} evaluates a reward model, and "
+                f"{(options.model.checkpoints or [options.model.model_name_or_path])[-1]} has no score head, so its "
+                "scores would be random: give the --checkpoint_dir of a training of this stage"
+            )
         tokenizer = load_tokenizer(options.model)
         added: Added = {}
         if options.finetuning.add_tokens:
@@ -114,6 +121,8 @@ class Session:
             read: Callable[..., Prepared | Tasks] = import_object(place) if place else prepare
             with options.training.main_process_first(desc="encode the data"):
                 prepared = read(options, tokenizer, template)
+        if isinstance(prepared, Prepared) and isinstance(prepared.train, Examples) and options.training.do_train:
+            check_last_batch(len(prepared.train), options.training)
         if isinstance(prepared, Prepared) and options.training.do_train and options.data.template is None:
             template = asked_as_learned(template, prepared)
             tokenizer.chat_template = tokenizer.chat_template and template.jinja  # saved with the checkpoint

@@ -199,7 +199,6 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
         """The trainer's loader; of a stream, which divides itself among the processes, a plain one."""
         data = self.train_dataset
         if not isinstance(data, TokenStream):
-            self._check_last_batch(len(data))  # type: ignore[arg-type]  # rows of a list
             loader: DataLoader = super().get_train_dataloader()
             return loader
         workers = self.args.dataloader_num_workers
@@ -213,18 +212,6 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
             multiprocessing_context=self.args.dataloader_multiprocessing_context if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
         )
-
-    def _check_last_batch(self, examples: int) -> None:
-        """Say what --dataloader_drop_last leaves out. Raises `UserError` where that is everything."""
-        batch = self._train_batch_size * self.args.world_size
-        if not self.args.dataloader_drop_last or not examples % batch:
-            return
-        if examples < batch:
-            raise UserError(
-                f"--dataloader_drop_last leaves out a batch that is not full, and all {examples} examples are fewer "
-                f"than the {batch} of a batch: leave it out, or lower --per_device_train_batch_size"
-            )
-        log.warning("--dataloader_drop_last: %d of %d examples are left out of each epoch", examples % batch, examples)
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Batch | Failure], num_batches: int, device: torch.device
