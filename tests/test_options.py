@@ -55,19 +55,20 @@ def test_a_foreign_option_is_read_as_todays_or_refused_with_what_to_use(name: st
                 translate(name, [bad], EVERY)
         for value in entry.values:
             today = translate(name, [value], EVERY)
-            assert today is not None and not today.option and f"--{name}" in today.note
+            assert today is not None and not today.options and f"--{name}" in today.note
         return
     verb = next(verb for verb, known in KNOWN.items() if entry.option in known)
     for value in entry.values or (SOME_VALUE.get(name, "8"),):
         today = translate(name, [value], KNOWN[verb])
         assert today is not None and f"--{name}" in today.note
-        if today.option:
-            assert f"--{entry.option} {today.words[0]}" in today.note
-            shapes = {name: shape for group in VERBS[verb] for name, shape in option_types(group).items()}
-            if today.option in shapes:
-                shapes[today.option].value(today.option, today.words)
+        shapes = {name: shape for group in VERBS[verb] for name, shape in option_types(group).items()}
+        assert today.options or today.excluded[entry.option]
+        for option, word in today.options.items():
+            assert f"--{option} {word}" in today.note
+            if option in shapes:
+                shapes[option].value(option, [word])
             else:
-                training_flags()[today.option].check_words(today.option, today.words)
+                training_flags()[option].check_words(option, [word])
 
 
 def test_a_share_of_warmup_steps_stays_a_share(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

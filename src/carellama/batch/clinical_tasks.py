@@ -18,7 +18,7 @@ from functools import cache
 
 from carellama.batch.tasks import FENCE, HELD, filled
 from carellama.batch.text_checks import CHECKS
-from carellama.config.reader import read_yaml
+from carellama.config.yaml_file import read_yaml
 from carellama.errors import UserError, lookup, nearest
 from carellama.package_data import package_yaml
 from carellama.records import JSONObject, Message

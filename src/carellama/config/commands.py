@@ -48,7 +48,7 @@ class ExportOptions(Options):
 class AskOptions(Options):
     """What is asked, and how the answer is given."""
 
-    question: list[str] = option('The question, in the first words; "-": it is read from stdin.')
+    question: list[str] = option('The question, in the first words; "-": it is read from stdin.', empty=True)
     json: bool = option("One line of JSON: text, finish_reason (stop, length, tool_calls) and usage.", default=False)
 
 
@@ -58,7 +58,7 @@ class TaskOptions(Options):
 
     words: list[str] = option("NAME FILE: the task and its texts; or list; or show NAME (first words).")
     text_column: str | None = option(
-        "Column(s) with the text, comma separated; several are joined under their names.", None
+        "Column(s) with the text, comma separated; several are joined under their names.", None, commas=True
     )
     text_unit: Literal["line", "file"] | None = option(
         "Plain text: each line is a text, or the whole file is one.", None
@@ -124,7 +124,7 @@ class AddKeyOptions(Options):
     """Whose key is made, and what it may do."""
 
     name: str = option("Whose key it is, as in ward3.")
-    scopes: str = option("What it may do, comma separated: chat, knowledge, admin.", "chat")
+    scopes: str = option("What it may do, comma separated: chat, knowledge, admin.", "chat", commas=True)
     requests_per_minute: int | None = option(
         "Most requests begun within any 60 seconds; default: no limit.", None, at_least=1, at_most=LIMIT
     )

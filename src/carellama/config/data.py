@@ -22,14 +22,16 @@ class PromptOptions(Options):
     """How a conversation is written for the model."""
 
     template: str | None = option("Chat format by name; default: the tokenizer's own, else 'default'.", None)
-    system_prompt: str | None = option("System message for records without one; beats the template's.", None)
+    system_prompt: str | None = option(
+        "System message for records without one; beats the template's.", None, empty=True
+    )
 
 
 @dataclass(frozen=True)
 class DataOptions(PromptOptions):
     """Which data, how it is mixed, cut and checked."""
 
-    dataset: str | None = option("Name(s) in dataset_info.json, or files, comma separated.", None)
+    dataset: str | None = option("Name(s) in dataset_info.json, or files, comma separated.", None, commas=True)
     dataset_dir: str = option("Folder with dataset_info.json.", "data")
     split: str = option("Split of hub datasets.", "train")
     mask_history: bool = option(
@@ -48,18 +50,24 @@ class DataOptions(PromptOptions):
     max_eval_samples: int | None = option(
         "Use the first so many rows of each dataset that is evaluated or predicted.", None, at_least=1
     )
-    eval_dataset: str | None = option("Name(s) or files to evaluate on, comma separated, instead of --val_size.", None)
-    val_size: float = option("Held-out records: a share below 1, or a number of records.", 0.0)
+    eval_dataset: str | None = option(
+        "Name(s) or files to evaluate on, comma separated, instead of --val_size.", None, commas=True
+    )
+    val_size: float = option("Held-out records: a share below 1, or a number of records.", 0.0, at_least=0)
     mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = option(
         "Several datasets: one after the other, or in turn until the first / the last is used up.", "concat"
     )
-    interleave_probs: str | None = option("Shares of the datasets when interleaving, comma separated.", None)
+    interleave_probs: str | None = option(
+        "Shares of the datasets when interleaving, comma separated.", None, commas=True
+    )
     streaming: bool = option("Encode while training; needs --max_steps.", default=False)
     buffer_size: int = option("Records shuffled together when streaming.", 1024, at_least=1)
     packing: bool | None = option("Fill windows of --cutoff_len whole; default: only for plain text.", None)
     overwrite_cache: bool = option("Encode again even if the token cache has the data.", default=False)
     data_cache_dir: str | None = option("Folder of the token cache; default: the user's cache folder.", None)
-    preprocessing_num_workers: int | None = option("Processes that encode; default: threads, one a core.", None)
+    preprocessing_num_workers: int | None = option(
+        "Processes that encode; default: threads, one a core.", None, at_least=1
+    )
     on_bad_record: Literal["error", "skip"] = option(
         "A record that cannot be used: stop, or skip and count it.", "error"
     )
@@ -101,7 +109,7 @@ class DataOptions(PromptOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.val_size < 0 or (self.val_size >= 1 and self.val_size != int(self.val_size)):
+        if self.val_size >= 1 and self.val_size != int(self.val_size):
             raise UserError(f"--val_size is {self.val_size}; give a share below 1 or a whole number of records")
         shares = self.probabilities
         if shares is not None:

@@ -97,13 +97,13 @@ class ViewOptions(Options):
 
     name: str = option("A dataset (dataset_info.json, catalogue) or a file (first word).")
     dataset_dir: str = option("Folder with dataset_info.json.", "data")
-    start: int = option("First row that is shown, from 1.", 1)
-    records: int = option("Records shown at a time; a terminal is asked whether to go on.", 5)
+    start: int = option("First row that is shown, from 1.", 1, at_least=1)
+    records: int = option("Records shown at a time; a terminal is asked whether to go on.", 5, at_least=1)
     tokenizer: str | None = option(
         "Model whose tokenizer encodes the records: learned tokens are shown in green.", None
     )
     template: str | None = option("Chat format of --tokenizer; default: its own.", None)
-    cutoff_len: int = option("Most tokens of a record when encoding.", 1024)
+    cutoff_len: int = option("Most tokens of a record when encoding.", 1024, at_least=1)
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,24 @@ class CleanOptions(Options):
     removed: str | None = option("Also list every removed row in this JSON Lines file: place, reason, partner.", None)
     removed_text: bool = option("Put the removed row's record into that list as well.", default=False)
     dataset_dir: str = option("Folder with dataset_info.json.", "data")
-    languages: str | None = option("Only these, comma separated: zh, en, mixed, other; default: all.", None)
-    shortest_question: int = option("Letters, characters and digits below which a question is too short.", 0)
-    longest_question: int = option("Characters above which it is too long; 0: no bound.", 0)
-    shortest_answer: int = option("The same for an answer or text; 1: a dash is no answer, but 7 is one.", 1)
-    longest_answer: int = option("Characters above which it is too long; 0: no bound.", 0)
+    languages: str | None = option(
+        "Only these, comma separated: zh, en, mixed, other; default: all.", None, commas=True
+    )
+    shortest_question: int = option(
+        "Letters, characters and digits below which a question is too short.", 0, at_least=0
+    )
+    longest_question: int = option("Characters above which it is too long; 0: no bound.", 0, at_least=0)
+    shortest_answer: int = option(
+        "The same for an answer or text; 1: a dash is no answer, but 7 is one.", 1, at_least=0
+    )
+    longest_answer: int = option("Characters above which it is too long; 0: no bound.", 0, at_least=0)
     repetition: bool = option("Take out texts that repeat themselves.", default=True)
     boilerplate: bool = option("Take out greetings and a machine's excuses.", default=True)
     threshold: float = option(
-        "Similarity (0 to 1) from which two records are near duplicates; 0: exact ones only.", 0.8
+        "Similarity (0 to 1) from which two records are near duplicates; 0: exact ones only.",
+        0.8,
+        at_least=0,
+        at_most=1,
     )
     deidentify: Literal["mask", "surrogate"] | None = option(
         "Mask identifiers of persons, or put believable others in their place.", None
@@ -136,7 +145,11 @@ class CleanOptions(Options):
         "Exams NAME:PART or files to keep out, besides those of the catalogue that are here.", None
     )
     catalogue_exams: bool = option("Keep out the exams of the catalogue that are here.", default=True)
-    exam_characters: int = option("Chinese characters in a row that make a row one with an exam question.", 20)
+    exam_characters: int = option(
+        "Chinese characters in a row that make a row one with an exam question; common phrases have below 8.",
+        20,
+        at_least=8,
+    )
     exam_similarity: float = option(
         "Share (0 to 1) of an edited exam question that makes a row one with it; 0: not looked for.", 0.75
     )
@@ -161,7 +174,7 @@ class SynthesizeOptions(Options):
     model_name_or_path: str | None = option(
         "Instead of an endpoint: a local model (folder, hub id, embedded name).", None
     )
-    checkpoint_dir: str | None = option("Adapters of the local model.", None)
+    checkpoint_dir: str | None = option("Adapters of the local model.", None, commas=True)
     template: str | None = option("Chat format of the local model.", None)
     judge_endpoint: str | None = option(
         "preference: endpoint of another model that judges; default: the same model.", None
@@ -171,7 +184,7 @@ class SynthesizeOptions(Options):
     turns: int = option("consultation: questions of the patient, each with an answer.", 3, at_least=1)
     passage_chars: int = option("Most characters of a passage of a document.", 1500, at_least=100)
     temperature: float = option(
-        "0: always the likeliest token; preference draws its second sample at 0.4 more.", 0.8, at_least=0
+        "0: always the likeliest token; preference draws its second sample at 0.4 more.", 0.8, at_least=0, at_most=2
     )
     top_p: float = option("Sample from the likeliest tokens of this total probability.", 0.95, above=0, at_most=1)
     max_new_tokens: int = option("Most tokens of a reply; one cut off is not used.", 768, at_least=1)

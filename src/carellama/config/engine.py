@@ -21,9 +21,9 @@ class GenerationOptions(Options):
     temperature: float = option("0: always the likeliest token.", 0.95, at_least=0, at_most=2)
     top_p: float = option("Sample from the likeliest tokens of this total probability.", 0.7, above=0, at_most=1)
     top_k: int = option("Sample from this many likeliest tokens; 0: from all.", 50, at_least=0)
-    num_beams: int = option("Beam search; 1: none.", 1)
+    num_beams: int = option("Beam search; 1: none.", 1, at_least=1)
     max_new_tokens: int = option("Maximum length of an answer in tokens.", 512, at_least=1)
-    repetition_penalty: float = option("Above 1: repeat less.", 1.0)
+    repetition_penalty: float = option("Above 1: repeat less.", 1.0, above=0)
     length_penalty: float = option("Beam search: above 0 favours long answers.", 1.0)
 
 
@@ -35,7 +35,7 @@ class EngineOptions(Options):
         "What runs the model; auto: by what is installed, the files given and the hardware.", "auto"
     )
     adapters: str | None = option(
-        "Adapters beside each other, chosen by the model's name: cardiology=FOLDER,tcm=FOLDER.", None
+        "Adapters beside each other, chosen by the model's name: cardiology=FOLDER,tcm=FOLDER.", None, commas=True
     )
     parallel: int = option("Requests that are answered at once; more wait.", 8, at_least=1)
     context_tokens: int | None = option(
@@ -46,15 +46,17 @@ class EngineOptions(Options):
     gguf_type: Literal["f16", "q8_0", "q4_0"] = option(
         "llamacpp, openvino: number format that a model folder is converted to.", "f16"
     )
-    gpu_layers: int | None = option("llamacpp: layers on the GPU; default: all that fit.", None)
-    endpoint: str | None = option("openai: address(es) of OpenAI-compatible servers, comma separated.", None)
+    gpu_layers: int | None = option("llamacpp: layers on the GPU; default: all that fit.", None, at_least=0)
+    endpoint: str | None = option(
+        "openai: address(es) of OpenAI-compatible servers, comma separated.", None, commas=True
+    )
     endpoint_model: str | None = option("openai: the model's name there; default: the first one that it lists.", None)
     mask_identifiers: bool = option(
         "openai: names, numbers and addresses of persons are masked in what is sent, and put back in the answers "
         "(extra clean).",
         default=False,
     )
-    endpoint_timeout: float = option("openai, vllm: seconds without a token.", 120.0)
+    endpoint_timeout: float = option("openai, vllm: seconds without a token.", 120.0, above=0)
     tensor_parallel_size: int = option("vllm: GPUs that share each layer.", 1, at_least=1)
     pipeline_parallel_size: int = option("vllm: groups of layers on GPUs of their own.", 1, at_least=1)
     vllm_args: str | None = option("vllm: further words of `vllm serve`, in one string.", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,10 +23,10 @@ class FinetuningOptions(Options):
         "Train adapters, the last layers, everything, or nothing.", "lora"
     )
     lora_rank: int = option("Rank of the LoRA matrices.", 8, at_least=1)
-    lora_alpha: float = option("Scale of the LoRA matrices (times 1/rank).", 32.0, above=0, below=math.inf)
+    lora_alpha: float = option("Scale of the LoRA matrices (times 1/rank).", 32.0, above=0)
     lora_dropout: float = option("Dropout before the LoRA matrices.", 0.1, at_least=0, below=1)
     lora_target: str | None = option(
-        "Adapted layers, comma separated; 'all': every linear; default: q_proj,v_proj, or peft's.", None
+        "Adapted layers, comma separated; 'all': every linear; default: q_proj,v_proj, or peft's.", None, commas=True
     )
     peft_type: Literal["lora", "vera", "loha", "lokr", "oft", "hra", "ia3"] = option(
         "Kind of the adapters, by peft's name.", "lora"
@@ -66,6 +65,10 @@ class FinetuningOptions(Options):
             raise UserError(
                 f"--resume_lora_training: --stage {self.stage} compares with the model it begins from, adapters "
                 "included, so they are merged and a new one is trained; leave the option out"
+            )
+        if self.num_layer_trainable == 0:
+            raise UserError(
+                "--num_layer_trainable is 0; give the last n layers that are trained, or -n for the first n"
             )
         plain = self.peft_type == "lora"
         for name in ("use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio"):

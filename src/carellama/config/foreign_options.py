@@ -1,7 +1,7 @@
 """Options of other programs and of older versions: read as today's, or answered with what to use instead.
 
     translate("warmup_ratio", ["0.1"], known)
-    # Today("warmup_steps", ["0.1"], "--warmup_ratio is read as --warmup_steps 0.1")
+    # Today({"warmup_steps": "0.1"}, {}, "--warmup_ratio 0.1", "--warmup_ratio is read as --warmup_steps 0.1")
 
 A foreign name is either accepted as one of today's options, with a line that names it, or refused with what to use
 instead. The table is data, `foreign_options.yaml`.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
-from carellama.config.options import FALSE, TRUE
+from carellama.config.options import split_commas, switch_of
 from carellama.errors import UserError
 from carellama.package_data import package_yaml
 
@@ -24,12 +24,14 @@ class Foreign:
     """How an option of another program, or of an older version, is read.
 
     `option`: today's name; "" if there is none. `values`: old value -> today's value, or None where the value asks for
-    what happens anyway; empty: every value is passed on. `instead`: what to do if the option or the value cannot be
-    accepted. `share`: the value must be below 1. `unit` is added to a bare number.
+    what happens anyway, and so rules out what the other values are read as; empty: every value is passed on. `more`:
+    old value -> further options of today. `instead`: what to do if the option or the value cannot be accepted. `share`:
+    the value must be below 1. `unit` is added to a bare number.
     """
 
     option: str = ""
     values: Mapping[str, str | None] = field(default_factory=dict)
+    more: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     instead: str = ""
     share: bool = False
     unit: str = ""
@@ -47,11 +49,20 @@ def foreign_options() -> dict[str, Foreign]:
 
 
 class Today(NamedTuple):
-    """What a foreign option is today; `option` is "" where it asks for what happens anyway. `note` says so."""
+    """What a foreign option is today: options with their values; empty where it asks for what happens anyway.
 
-    option: str
-    words: list[str]
+    `excluded`: values of an option that it rules out, as --load_in_4bit false does --quantization_bit 4. `given` is the
+    foreign option as it was written; `note` says what it is read as.
+    """
+
+    options: Mapping[str, str]
+    excluded: Mapping[str, frozenset[str]]
+    given: str
     note: str
+
+    def rules_out(self, option: str, words: Sequence[str]) -> bool:
+        """Whether it contradicts an option with these words."""
+        return bool(self.excluded.get(option, frozenset()) & {part for word in words for part in split_commas(word)})
 
 
 def translate(name: str, words: Sequence[str], known: Collection[str]) -> Today | None:
@@ -62,19 +73,22 @@ def translate(name: str, words: Sequence[str], known: Collection[str]) -> Today 
     entry, value = foreign_options().get(name), ",".join(words)
     if entry is None or (entry.option or "model_name_or_path") not in known:
         return None
-    found = _value(name, value, entry)
+    found, given = _value(name, value, entry), f"--{name} {value}".rstrip()
     if found is None:
-        return Today(
-            "", [], f"--{name} {value}".rstrip() + f" is not needed: {entry.instead or 'that is how it works here'}"
-        )
-    return Today(entry.option, [found], f"--{name} is read as --{entry.option} {found}")
+        others = frozenset(other for other in entry.values.values() if other is not None)
+        excluded = {entry.option: others} if entry.option else {}
+        return Today({}, excluded, given, f"{given} is not needed: {entry.instead or 'that is how it works here'}")
+    options = {entry.option: found} | {key: more for key, more in entry.more.get(value, {}).items() if key in known}
+    today = " ".join(f"--{key} {one}" for key, one in options.items())
+    return Today(options, {}, given, f"--{name} is read as {today}")
 
 
 def _value(name: str, value: str, entry: Foreign) -> str | None:
     """Return today's value; None where the option asks for what happens anyway. Raises `UserError`."""
-    plain = value.strip().lower() or "true"
-    plain = "true" if plain in TRUE and "1" not in entry.values else "false" if plain in FALSE else plain
     table = {key.lower(): found for key, found in entry.values.items()}
+    plain = value.strip().lower() or "true"
+    if plain not in table and (on := switch_of(plain)) is not None:
+        plain = "true" if on else "false"
     if plain in table:
         return table[plain]
     if not entry.option:

@@ -16,7 +16,7 @@ class ModelOptions(Options):
         "Model folder, hub id, .gguf file, or a name of `carellama models list` (smollm2-135m)."
     )
     checkpoint_dir: str | None = option(
-        "Folder(s) of earlier training or named adapters, comma separated; merged in this order.", None
+        "Folder(s) of earlier training or named adapters, comma separated; merged in this order.", None, commas=True
     )
     model_revision: str = option("Branch, tag or commit of a hub model.", "main")
     cache_dir: str | None = option("Where hub downloads are kept.", None)

@@ -34,7 +34,7 @@ class PreferenceOptions(Options):
     dpo_label_smoothing: float = option(
         "dpo, sigmoid: share of pairs taken to be labelled the wrong way (cDPO).", 0.0, at_least=0, below=0.5
     )
-    simpo_gamma: float = option("dpo, simpo: the margin that is aimed at.", 0.5)
+    simpo_gamma: float = option("dpo, simpo: the margin that is aimed at.", 0.5, at_least=0)
     kto_chosen_weight: float = option("kto: weight of good answers.", 1.0, at_least=0)
     kto_rejected_weight: float = option("kto: weight of bad answers.", 1.0, at_least=0)
 
@@ -57,6 +57,7 @@ class RewardOptions(Options):
         "ppo: what scores the answers: adapter folder(s) of --stage rm, comma separated as in --checkpoint_dir; "
         "a model with one score (folder or hub id); or the http(s) address of a server.",
         None,
+        commas=True,
     )
     reward_timeout: float = option("Seconds to wait for a reward server.", 120.0, above=0)
 
@@ -93,8 +94,9 @@ class GRPOOptions(Options):
         "What is rewarded, comma separated: letter, citation, format, length, model, constitution, or a Python "
         "function of your own as module:function (it is imported and run).",
         None,
+        commas=True,
     )
-    reward_weights: str | None = option("Weights of the rewards, comma separated; default: 1 each.", None)
+    reward_weights: str | None = option("Weights of the rewards, comma separated; default: 1 each.", None, commas=True)
     num_generations: int = option("Answers to each prompt, which are compared.", 8, at_least=2)
     rollout_temperature: float = option(
         "Temperature of those answers; they are drawn from the whole vocabulary.", 1.0, above=0
@@ -106,7 +108,7 @@ class GRPOOptions(Options):
     length_target: str | None = option("length: fewest and most tokens of an answer, as in 20-120.", None)
     format_pattern: str | None = option("format: regular expression that the whole answer has to match.", None)
     format_sections: str | None = option(
-        "format: or headings that begin lines of it in this order, comma separated.", None
+        "format: or headings that begin lines of it in this order, comma separated.", None, commas=True
     )
     constitution: str | None = option("constitution: YAML file of rules; default: the built-in ones.", None)
     judge_endpoint: str | None = option(

@@ -8,6 +8,7 @@ The command line, YAML files (`carellama.config.reader`), `--help` and the docum
 from __future__ import annotations
 
 import dataclasses
+import math
 import operator
 import types
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from carellama.errors import UserError, lookup, nearest
 from carellama.package_data import package_yaml
 
-TRUE, FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
+SWITCHES = {
+    **dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "f", "n", "0"), False),
+}
 BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 
 
@@ -29,15 +33,18 @@ def option(
     required: bool = False,
     choices: Sequence[object] = (),
     names: Sequence[str] = (),
+    empty: bool = False,
+    commas: bool = False,
     **bounds: float,
 ) -> Any:
     """Return the field of an option: what `--help` says of it, and its default; without one it is required.
 
     `names` are further names of it; `bounds` are at_least, above, at_most, below. `required` is for a list whose class
-    inherits options that have defaults.
+    inherits options that have defaults. `empty`: the empty text has a meaning. `commas`: a list, comma separated.
     """
     assert bounds.keys() <= BOUNDS.keys(), bounds
-    metadata = {"help": text, "required": required, "choices": choices, "names": names, "bounds": bounds}
+    metadata = {"help": text, "required": required, "choices": choices, "names": names, "bounds": bounds,
+                "empty": empty, "commas": commas}  # fmt: skip
     if required or isinstance(default, list):
         made = [] if required else default
         return dataclasses.field(default_factory=lambda: list(made), metadata=metadata)
@@ -51,6 +58,7 @@ class Options:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, bounds = getattr(self, field.name), field.metadata.get("bounds") or {}
+            check_finite(field.name, value)
             if value is not None and not all(BOUNDS[name](value, bound) for name, bound in bounds.items()):
                 wanted = " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in bounds.items())
                 raise UserError(f"--{field.name} is {value}; it must be {wanted}")
@@ -78,9 +86,12 @@ def split_commas(value: str | None) -> list[str]:
 def split_numbers(name: str, value: str, example: str) -> list[float]:
     """The numbers of a comma list. Raises `UserError`, with an example, for what is none."""
     try:
-        return [float(part) for part in split_commas(value)]
+        numbers = [float(part) for part in split_commas(value)]
     except ValueError:
         raise UserError(f"--{name} takes numbers as in {example}, not {value!r}") from None
+    for number in numbers:
+        check_finite(name, number)
+    return numbers
 
 
 def default_text(default: object) -> str:
@@ -109,11 +120,16 @@ def field_names(group: type) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class OptionType:
-    """What an option takes: `kind` is bool, int, float or str; `many`: several words; `choices`: only these."""
+    """What an option takes: `kind` is bool, int, float or str; `many`: several words; `choices`: only these.
+
+    `empty`: the empty text has a meaning; `commas`: a text that is a list, whose parts are never empty.
+    """
 
     kind: type
     many: bool = False
     choices: tuple[object, ...] = ()
+    empty: bool = False
+    commas: bool = False
 
     def value(self, name: str, words: Sequence[str]) -> object:
         """Return the value of an option that was given with these words. Raises `UserError`."""
@@ -129,15 +145,18 @@ class OptionType:
     def _one(self, name: str, word: str) -> str | float:
         value: str | float = word
         if self.kind is bool:
-            if word.lower() not in (*TRUE, *FALSE):
+            if (on := switch_of(word)) is None:
                 raise UserError(f"--{name} {word}: it is true or false.{value_hint(name, word)}")
-            return word.lower() in TRUE
+            return on
+        if self.kind is str and not self.empty:
+            _check_text(name, word, commas=self.commas)
         if self.kind is not str:
             try:
                 value = self.kind(word)
             except ValueError:
                 what = "a whole number" if self.kind is int else "a number"
                 raise UserError(f"--{name} takes {what}, not {word!r}") from None
+            check_finite(name, value)
         if self.choices and value not in self.choices:
             choices = [str(choice) for choice in self.choices]
             hint = value_hint(name, word) or nearest(word, choices)
@@ -145,21 +164,44 @@ class OptionType:
         return value
 
 
-def option_type(hint: Any, choices: Sequence[object] = ()) -> OptionType:
+def switch_of(word: str) -> bool | None:
+    """Whether a word turns a switch on or off; None: it is no such word."""
+    return SWITCHES.get(word.strip().lower())
+
+
+def check_finite(name: str, value: object) -> None:
+    """Raise `UserError` for a number that is none, or has no end."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"--{name} is {value}; it must be a finite number")
+
+
+def _check_text(name: str, word: str, *, commas: bool) -> None:
+    """Raise `UserError` for an empty text, and for an empty part of a list, as shell variables without a value make."""
+    if not word.strip(" \t,"):
+        given = "an empty text" if not word.strip() else repr(word)
+        raise UserError(f"--{name} is {given}: give a value, or leave the option out (is a shell variable unset?)")
+    if commas and not all(part.strip() for part in word.split(",")):
+        raise UserError(f"--{name} {word!r} has an empty part between its commas (is a shell variable unset?)")
+
+
+def option_type(hint: Any, choices: Sequence[object] = (), *, empty: bool = False, commas: bool = False) -> OptionType:
     """`int | None` -> a number, `Literal["a", "b"]` -> one of these, `list[str]` -> several words."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(one for one in get_args(hint) if one is not type(None))
     if get_origin(hint) is list:
-        return dataclasses.replace(option_type(get_args(hint)[0], choices), many=True)
+        return dataclasses.replace(option_type(get_args(hint)[0], choices, empty=empty, commas=commas), many=True)
     if get_origin(hint) is Literal:
         return OptionType(type(get_args(hint)[0]), choices=get_args(hint))
-    return OptionType(hint, choices=tuple(choices))
+    return OptionType(hint, choices=tuple(choices), empty=empty, commas=commas)
 
 
 @cache
 def option_types(group: type) -> dict[str, OptionType]:
     """The types of a group's options by name."""
     hints = get_type_hints(group)
-    return {
-        field.name: option_type(hints[field.name], field.metadata.get("choices", ())) for field in option_fields(group)
-    }
+    found = {}
+    for field in option_fields(group):
+        about = field.metadata
+        empty = about["empty"] or field.default == ""
+        found[field.name] = option_type(hints[field.name], about["choices"], empty=empty, commas=about["commas"])
+    return found

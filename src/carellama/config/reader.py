@@ -15,16 +15,14 @@ import logging
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
-
-from carellama.config.foreign_options import translate
+from carellama.config.foreign_options import Today, foreign_options, translate
 from carellama.config.help import format_help
-from carellama.config.options import FALSE, TRUE, OptionType, default_of, option_fields, option_types
+from carellama.config.options import OptionType, default_of, option_fields, option_types, switch_of
 from carellama.config.transformers_options import TrainingFlag, training_flags
-from carellama.errors import UserError, nearest, read_failure
+from carellama.config.yaml_file import read_settings
+from carellama.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +80,13 @@ class Reader:
         """Return the options of a command line; see `parse_options`."""
         argv, settings = list(argv), dict[str, list[str]]()
         if positional is None and argv and argv[0].endswith((".yaml", ".yml")):
-            file = read_yaml(argv.pop(0))
-            settings = self._resolve_names([(str(key), self._words(str(key), file[key])) for key in file], in_file=True)
+            file = read_settings(argv.pop(0))
+            written = [(key, self._words(key, value)) for key, value in file.items()]
+            settings, ruling = self._resolve_names(written, in_file=True)
+            _without_excluded({}, ruling)
         pairs, free = self.pairs(argv, positional)
-        flags = self._resolve_names(pairs)
+        flags, ruling = self._resolve_names(pairs)
+        settings = _without_excluded(settings, ruling)
         if positional and free:
             if positional in flags:
                 raise UserError(
@@ -124,7 +125,7 @@ class Reader:
                     self._refuse_unknown(name)
                 pairs.append((name.lstrip("-"), [value] if joined else []))
                 room = 0 if joined else self._takes(pairs[-1][0], positional)
-            elif room and not (positional and self._is_switch(pairs[-1][0]) and word.lower() not in (*TRUE, *FALSE)):
+            elif room and not (positional and self._is_switch(pairs[-1][0]) and switch_of(word) is None):
                 pairs[-1][1].append(word)
                 room -= 1
             else:
@@ -147,39 +148,47 @@ class Reader:
         return list(map(str, value)) if known and known.many and isinstance(value, list) else words_of(value)
 
     def _type_of(self, name: str) -> OptionType | None:
-        return self.types.get(self.name_of(name) or "")
+        return self.types.get(self.name_of(name) or self.negated_switch(name) or "")
 
     def _is_switch(self, name: str) -> bool:
         known = self._type_of(name)
         return known is not None and known.kind is bool
 
-    def _resolve_names(self, pairs: Iterable[tuple[str, list[str]]], *, in_file: bool = False) -> dict[str, list[str]]:
-        """Return the words of each option by its name today. Raises `UserError` for a name that is none."""
-        found, translated = dict[str, list[str]](), dict[str, str]()  # by today's name; and the foreign one
+    def _resolve_names(
+        self, pairs: Iterable[tuple[str, list[str]]], *, in_file: bool = False
+    ) -> tuple[dict[str, list[str]], list[Today]]:
+        """Return the words of each option by its name today, and foreign options that rule out values of one.
+
+        Raises `UserError` for a name that is none, and for two that contradict each other.
+        """
+        found, foreign = dict[str, list[str]](), dict[str, str]()  # by today's name; and the name that was given
+        ruling = list[Today]()
         for name, words in pairs:
             known = self.name_of(name)
-            if in_file and not words and known is not None:  # a key without a value
+            switch = self.negated_switch(name) if known is None else None
+            own, foreign_name = known or switch or "", name.replace("-", "_")
+            if in_file and not words and (own or foreign_name in foreign_options()):  # a key without a value
                 continue
-            if known is not None:
-                if known in translated:
-                    raise given_twice_error(translated[known], known)
-                found[known] = words
+            if not own:
+                today = translate(foreign_name, words, self.names)
+                if today is None:
+                    self._refuse_unknown(name if in_file else f"--{name}", in_file=in_file)
+                if today.excluded:
+                    ruling.append(today)
+                else:
+                    log.warning("%s", today.note)
+                for option, value in today.options.items():
+                    if found.get(option, [value]) != [value]:
+                        raise given_twice_error(name, option)
+                    found[option], foreign[option] = [value], name
                 continue
-            if not words and not in_file and (switch := self.negated_switch(name)) is not None:
-                found[switch] = ["false"]
-                continue
-            today = translate(name.replace("-", "_"), words, self.names)
-            if today is None:
-                self._refuse_unknown(name if in_file else f"--{name}", in_file=in_file)
-            if in_file and not words:
-                continue
-            log.warning("%s", today.note)
-            if today.option:
-                if found.get(today.option, today.words) != today.words:
-                    raise given_twice_error(name, today.option)
-                found[today.option] = today.words
-                translated[today.option] = name
-        return found
+            if (own in foreign and found[own] != words) or (in_file and own in found):
+                raise given_twice_error(foreign.get(own, name), own)
+            if switch is not None:
+                words = ["false" if OptionType(bool).value(name, words) else "true"]
+            found[own] = words
+        _refuse_contradictions(found, ruling)
+        return found, ruling
 
     def _refuse_missing(self, given: Collection[str], positional: str | None) -> None:
         missing = [
@@ -223,9 +232,31 @@ def owner_of(name: str) -> str:
     return ""
 
 
+def _refuse_contradictions(given: Mapping[str, list[str]], ruling: Sequence[Today]) -> None:
+    """Raise `UserError` for an option whose value a foreign one beside it rules out."""
+    for today in ruling:
+        for option in today.excluded:
+            if today.rules_out(option, given.get(option, ())):
+                raise UserError(
+                    f"{today.given} and --{option} {' '.join(given[option])} contradict each other: give one of them"
+                )
+
+
+def _without_excluded(settings: Mapping[str, list[str]], ruling: Sequence[Today]) -> dict[str, list[str]]:
+    """Return the options of a file without the values that foreign ones of the command line rule out."""
+    left = dict(settings)
+    for today in ruling:
+        gone = [option for option in today.excluded if today.rules_out(option, left.get(option, ()))]
+        for option in gone:
+            log.warning("%s: %s %s of the settings is left out", today.given, option, " ".join(left.pop(option)))
+        if not gone:
+            log.warning("%s", today.note)
+    return left
+
+
 def given_twice_error(foreign: str, option: str) -> UserError:
-    """The error of an option that is given under an old name and under today's, or under two old ones."""
-    return UserError(f"--{foreign} is another name of --{option}, which is given as well; give only one")
+    """The error of an option that is given under another name as well, or under two."""
+    return UserError(f"--{foreign} is another name of --{option}, which is given as well; give one of them")
 
 
 def parse_options(
@@ -246,19 +277,6 @@ def parse_options(
         print(format_help(groups, command))
         raise SystemExit(0)
     return Reader(groups, command).read(argv, defaults, positional).groups
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """Read one YAML file of settings."""
-    try:
-        settings = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path} must hold 'name: value' lines, one for each option")
-    return settings
 
 
 def words_of(value: object) -> list[str]:

@@ -20,7 +20,7 @@ from carellama.config.environment import world
 from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import TrainedModelOptions
 from carellama.config.objectives import GRPOOptions, PPOOptions, PreferenceOptions, RewardOptions
-from carellama.config.options import Options, option
+from carellama.config.options import Options, option, split_commas
 from carellama.hardware import has_gpu
 from carellama.stages import STAGES, Stage
 
@@ -43,7 +43,9 @@ class TrainingOptions(Options):
 
     overwrite_output_dir: bool = option("Replace the run that the output folder holds.", default=False)
     resume_changed: str | None = option(
-        "Options, comma separated, that may differ from those of the run that is resumed, as in max_steps.", None
+        "Options, comma separated, that may differ from those of the run that is resumed, as in max_steps.",
+        None,
+        commas=True,
     )
     skip_plan: bool = option("Do not estimate the memory, and train even if there is too little.", default=False)
     row_tokens: int | None = option(
@@ -56,6 +58,7 @@ class TrainingOptions(Options):
         "Trackers, comma separated: none, tensorboard, wandb, swanlab, trackio, mlflow, ...; default: tensorboard "
         "where it is installed.",
         None,
+        commas=True,
     )
     log_level: Literal["detail", "debug", "info", "warning", "error", "critical", "passive"] = option(
         "transformers' log level.", "warning"
@@ -65,6 +68,11 @@ class TrainingOptions(Options):
     use_liger_kernel: bool | None = option(
         "Liger's kernels for norms, rotation and gates; default: on a GPU where they are installed.", None
     )
+
+    @property
+    def changed(self) -> list[str]:
+        """The options of `resume_changed`, with or without their dashes."""
+        return [name.removeprefix("--").replace("-", "_") for name in split_commas(self.resume_changed)]
 
 
 OWN = ("overwrite_output_dir", "resume_changed", "skip_plan", "row_tokens")  # which transformers does not have

@@ -24,6 +24,7 @@ def rules_field() -> Any:
         "Files of your own rules beside those that CareLlama ships, comma separated: of triage, of the guard or of "
         "medicines; see docs/en/safety.md.",
         None,
+        commas=True,
     )
 
 
@@ -109,7 +110,9 @@ class GuardTrainOptions(ClassifierTrainOptions):
 
     files: list[str] = option("Files of requests (first words), as `guard eval` reads them.")
     output: str = option("File of the weights.", "guard.tsv.gz")
-    safety_rules: str | None = option("Files of your own rules of the guard, whose concepts are features.", None)
+    safety_rules: str | None = option(
+        "Files of your own rules of the guard, whose concepts are features.", None, commas=True
+    )
     threshold: float = option("Log-odds from which a request is refused; lower: fewer attacks get through.", 0.2)
     floor: float = option("Log-odds below which a refusal of a shipped rule is lifted; lower: rarer.", -0.8)
     penalty: float = option("Weight of the squared weights in the loss.", 0.003, at_least=0)

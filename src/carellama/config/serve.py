@@ -61,7 +61,7 @@ class ApiOptions(ServerOptions):
         "Database of the API keys, a file or a URL; default: as `carellama keys`.", None, names=("keys",)
     )
     model_alias: str | None = option(
-        "Further names of the model, comma separated, for clients that insist: gpt-3.5-turbo.", None
+        "Further names of the model, comma separated, for clients that insist: gpt-3.5-turbo.", None, commas=True
     )
     reward_model: str | None = option("Reward model of --stage rm for /v1/score: folder(s), hub id.", None)
     embedding_model: Literal["auto", "multilingual-e5-small", "universal-sentence-encoder-multilingual", "none"] = (
@@ -98,7 +98,7 @@ class ApiOptions(ServerOptions):
     max_messages: int = option("Most messages, texts or documents of a request.", 1024, at_least=1)
     max_choices: int = option("Largest n: answers to one request.", 8, at_least=1)
     cors_origins: str | None = option(
-        "Web pages that may call from a browser, comma separated: https://chat.example.org; *: any.", None
+        "Web pages that may call from a browser, comma separated: https://chat.example.org; *: any.", None, commas=True
     )
     ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
     ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)

@@ -15,10 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from carellama.config.options import OptionType, default_text
+from carellama.config.options import OptionType, default_text, switch_of
 from carellama.errors import UserError
 
 KINDS = {"int": int, "float": float, "bool": bool, "str": str}
+UNBOUNDED = "max_grad_norm"  # inf: the norm is measured and never cut
 
 
 class TrainingFlag(NamedTuple):
@@ -38,10 +39,12 @@ class TrainingFlag(NamedTuple):
     def check_words(self, name: str, words: Sequence[str]) -> list[str]:
         """Return the words for transformers' own parser. Raises `UserError` for what it would not read."""
         if self.choices:
-            if words and words[0].lower() == "false" and "no" in self.choices:
-                words = ["no"]  # what YAML makes of it
+            if words and "no" in self.choices and switch_of(words[0]) is False:
+                words = ["no"]
             OptionType(str, choices=self.choices).value(name, words)
-        elif self.kind:
+        elif self.kind == "bool":
+            return ["true" if OptionType(bool).value(name, words) else "false"]
+        elif self.kind and not (name == UNBOUNDED and words == ["inf"]):
             OptionType(KINDS[self.kind]).value(name, words)
         elif not words and "bool" not in self.annotation:
             raise UserError(f"--{name} takes a value")

@@ -31,7 +31,8 @@ import numpy as np
 
 from carellama.config.data import DataOptions
 from carellama.config.data_commands import MixOptions
-from carellama.config.reader import parse_options, read_yaml
+from carellama.config.reader import parse_options
+from carellama.config.yaml_file import read_yaml
 from carellama.data.convert import texts_of
 from carellama.data.datasets import load_datasets
 from carellama.data.file_format import KIND_NAMES

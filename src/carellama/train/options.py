@@ -12,8 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from carellama.config.environment import world
 from carellama.config.reader import ParsedOptions, Reader
-from carellama.config.run import RUN_OPTIONS, RunOptions
+from carellama.config.run import RUN_OPTIONS, RunOptions, TrainingOptions
 from carellama.config.transformers_options import training_flags
+from carellama.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,13 @@ def parse_run(
     argv: Sequence[str], command: str = "carellama train", defaults: Mapping[str, object] | None = None, *more: type
 ) -> ParsedOptions:
     """Read the options of a run; `more` are groups that the command has beside them, which come last."""
-    return Reader((*RUN_OPTIONS, *more), command, training_flags()).read(argv, defaults)
+    reader = Reader((*RUN_OPTIONS, *more), command, training_flags())
+    parsed = reader.read(argv, defaults)
+    for name in parsed.groups[RUN_OPTIONS.index(TrainingOptions)].changed:
+        if name not in reader.names:
+            hint = nearest(name, reader.names)
+            raise UserError(f"--resume_changed takes names of options, as in max_steps; {name!r} is none.{hint}")
+    return parsed
 
 
 def build_run(parsed: ParsedOptions, shared: Collection[str] = ()) -> RunOptions:

@@ -35,8 +35,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carellama.config.commands import RecipeOptions
-from carellama.config.reader import parse_options, read_yaml, to_flags
+from carellama.config.options import switch_of
+from carellama.config.reader import parse_options, to_flags
 from carellama.config.run import RunOptions
+from carellama.config.yaml_file import read_yaml
 from carellama.data.datasets import load_datasets
 from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
@@ -126,7 +128,7 @@ def run(argv: Sequence[str]) -> None:
 
 def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, object]]]:
     """Read a recipe: its folder, stages and measures. `UserError` for anything that one of them would refuse."""
-    recipe = read_yaml(path)
+    recipe = read_yaml(path, {"settings": 2, "stages": 3, "measure": 3})  # how deep their options lie
     for key in recipe:
         lookup(dict.fromkeys(KEYS), key, f"key of {path}")
     if not isinstance(recipe.get("output_dir"), str):
@@ -209,7 +211,8 @@ def _reward(options: dict[str, object], steps: Mapping[str, Step], path: str, na
 
 def _goes_on(options: Mapping[str, object], stage: Stage, before: Step) -> bool:
     """Whether the adapter of the stage before is trained further, and not a new one."""
-    if before.options.get("finetuning_type", "lora") != "lora" or options.get("resume_lora_training") is False:
+    merged = switch_of(str(options.get("resume_lora_training"))) is False
+    if merged or before.options.get("finetuning_type", "lora") != "lora":
         return False
     return not stage.starts_from_reference and stage.model_kind == before.stage.model_kind
 
@@ -250,22 +253,36 @@ def _refuse_other_settings(step: Step, again: set[str], data: Mapping[str, str])
         return
     now = json.loads(json.dumps(step.made, default=str))
     was = made.pop(DATA, data)  # an earlier version did not write it
-    if step.name in again or (made == now and was == data):
+    same = _comparable(made) == _comparable(now)
+    if step.name in again or (same and was == data):
         return
-    if made == now:
+    if same:
         names = [name for name in {**was, **data} if was.get(name) != data.get(name)]
         raise UserError(
             f"stage {step.name} in {step.folder} was made with other contents of {', '.join(names)}: give "
             f"--redo {step.name} to run it and what comes after it again, or another output_dir"
         )
-    names = [
-        key for key in {**made["options"], **now["options"]} if made["options"].get(key) != now["options"].get(key)
-    ]
+    old, new = made["options"], now["options"]
+    names = [key for key in {**old, **new} if _comparable(old.get(key)) != _comparable(new.get(key))]
     what = ", ".join(names) or "those of a stage before it"
     raise UserError(
         f"stage {step.name} in {step.folder} was made with other settings ({what}): give --redo {step.name} to run it "
         "and what comes after it again, or another output_dir"
     )
+
+
+def _comparable(value: object) -> object:
+    """Settings without the way in which they are written: an earlier version read 1e-3 as 0.001, and yes as true."""
+    if isinstance(value, dict):
+        return {key: _comparable(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_comparable(one) for one in value]
+    if not isinstance(value, (str, int, float)):
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value if switch_of(str(value)) is None else switch_of(str(value))
 
 
 def _train(step: Step, data: Mapping[str, str]) -> None:
@@ -339,7 +356,8 @@ def _measured_so(home: Path, options: Mapping[str, object], data: Mapping[str, s
         made = json.loads((home / MEASURE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
-    return bool(made.pop(DATA, data) == data and made == json.loads(json.dumps(options, default=str)))
+    same_data = made.pop(DATA, data) == data
+    return bool(same_data and _comparable(made) == _comparable(json.loads(json.dumps(options, default=str))))
 
 
 def _write_table(folder: Path, results: Mapping[str, Mapping[str, Metric]]) -> None:

@@ -135,7 +135,7 @@ def _contents(sources: Sequence[Mapping[str, object]], options: RunOptions) -> d
 
 
 def _refuse(options: RunOptions, checkpoint: str, found: Mapping[str, Sequence[object]]) -> None:
-    allowed = {name.strip().removeprefix("--") for name in (options.own.resume_changed or "").split(",")}
+    allowed = set(options.own.changed)
     fixed = [name for name in found if name in FIXED]
     again = "begin again with --overwrite_output_dir or another --output_dir"
     if fixed:

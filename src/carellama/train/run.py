@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from carellama.config.environment import world
 from carellama.config.help import training_help
-from carellama.config.reader import ParsedOptions, read_yaml
+from carellama.config.reader import ParsedOptions
 from carellama.config.run import RUN_OPTIONS, RunOptions, settings_of
+from carellama.config.yaml_file import read_settings
 from carellama.errors import UserError, lookup
 from carellama.files import write_json
 from carellama.model.paths import check_model
@@ -87,7 +88,7 @@ def print_help(argv: Sequence[str], prog: str, *more: type) -> bool:
     """
     if not {"--help", "-h"} & set(argv):
         return False
-    settings = read_yaml(argv[0]) if argv[0].endswith((".yaml", ".yml")) else {}
+    settings = read_settings(argv[0]) if argv[0].endswith((".yaml", ".yml")) else {}
     words = [word for item in argv for word in item.split("=", 1)]
     pairs = list(itertools.pairwise(words))
     named = [value for name, value in pairs if name == "--stage"]

@@ -156,12 +156,8 @@ def _check(arguments: CleanOptions) -> None:
         raise UserError("--output and --removed name the same file")
     if arguments.removed_text and not arguments.removed:
         raise UserError("--removed_text needs --removed FILE, the list it goes into")
-    if not 0 <= arguments.threshold <= 1:
-        raise UserError(f"--threshold {arguments.threshold:g} is not between 0 and 1")
     if not (arguments.exam_similarity == 0 or 0.5 <= arguments.exam_similarity <= 1):
         raise UserError(f"--exam_similarity {arguments.exam_similarity:g} is neither 0 nor between 0.5 and 1")
-    if arguments.exam_characters < 8:
-        raise UserError(f"--exam_characters {arguments.exam_characters} is below 8: common phrases are that long")
     for name in split_commas(arguments.languages):
         lookup(dict.fromkeys(get_args(Language)), name, "language")
 

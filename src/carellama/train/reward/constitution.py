@@ -19,7 +19,7 @@ from pathlib import Path
 
 from carellama.config.environment import endpoint_key
 from carellama.config.objectives import GRPOOptions
-from carellama.config.reader import read_yaml
+from carellama.config.yaml_file import read_yaml
 from carellama.engine.base import Engine, Prompt, Sampling
 from carellama.engine.generate import generate
 from carellama.errors import UserError
