@@ -115,6 +115,7 @@ PATIENCE = 5.0  # seconds that the other processes wait before they say what wen
 @contextmanager
 def _ends_with_its_reader() -> Iterator[None]:
     """End without a word where nobody reads the output any more, as in `carellama train --help | head -1`."""
+    _open_closed_streams()
     ended: SystemExit | None = None
     try:
         try:
@@ -131,6 +132,13 @@ def _ends_with_its_reader() -> Iterator[None]:
         raise SystemExit(BROKEN_PIPE) from None
     if ended is not None:
         raise ended
+
+
+def _open_closed_streams() -> None:
+    """Let what is written to a stream that the shell closed (`>&-`) go nowhere, and not into the next file opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8"))
 
 
 def _is_broken(descriptor: int) -> bool:

@@ -133,6 +133,15 @@ def refuse_sources(output: Path, sources: Iterable[Path]) -> None:
         raise UserError(f"{output} is a file that this command reads: give another name, so that the original stays")
 
 
+def refuse_existing(output: Path, sources: Iterable[Path], *, overwrite: bool, option: str = "output") -> None:
+    """Raise `UserError` for an output that is read (`refuse_sources`), or that is there and may not be replaced."""
+    refuse_sources(output, sources)
+    if output.is_dir():
+        raise UserError(f"--{option} {output} is a folder; give the name of a file to write")
+    if output.exists() and not overwrite:
+        raise UserError(f"{output} is there already: give --overwrite to replace it, or another --{option}")
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file whole."""
     with atomic_write(path) as file:

@@ -82,6 +82,7 @@ class ConsultEvalOptions(Options):
     list_worst: int = option("Cards with the fewest key facts to list; 0: none.", 5, at_least=0)
     output: str | None = option("Write the figures and all scores to this JSON file.", None)
     transcripts: str | None = option("Write all consultations to this file of JSON lines.", None)
+    overwrite: bool = option("Replace the files of --output and --transcripts if they are there.", default=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -63,6 +63,7 @@ class CheckOptions(Options):
     shortest: int = option("Characters below which an answer is very short.", 4, at_least=1)
     strict: bool = option("End with exit code 1 for warnings as well as for errors.", default=False)
     report: str | None = option("Also write all of it to this JSON file.", None)
+    overwrite: bool = option("Replace the report if it is there.", default=False)
 
 
 @dataclass(frozen=True)

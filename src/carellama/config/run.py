@@ -152,6 +152,7 @@ class PlanOptions(Options):
 
     plan_steps: int = option("Steps that are made and timed where the memory is enough; 0: none.", 3, at_least=0)
     report: str | None = option("JSON file to write the plan to.", None)
+    overwrite: bool = option("Replace the report if it is there.", default=False)
 
 
 def settings_of(options: RunOptions) -> dict[str, Any]:

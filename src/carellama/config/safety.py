@@ -76,6 +76,7 @@ class GuardEvalOptions(GuardOptions):
     list_misses: int = option("Wrong judgements to list; 0: none.", 20, at_least=0)
     show_text: bool = option("List them with their text; leave it off for texts of real persons.", default=False)
     output: str | None = option("Write the figures and each verdict to this JSON file.", None)
+    overwrite: bool = option("Replace the output if it is there.", default=False)
     max_cases: int | None = option("The first so many requests of each file.", None, at_least=1)
 
     @property
@@ -156,6 +157,7 @@ class SafetyEvalOptions(Options):
     list_misses: int = option("Missed emergencies to list; 0: none.", 20, at_least=0)
     show_text: bool = option("List misses with their text; leave it off for texts of real patients.", default=False)
     output: str | None = option("Write the figures and each verdict to this JSON file.", None)
+    overwrite: bool = option("Replace the output if it is there.", default=False)
     max_cases: int | None = option("The first so many cases of each file.", None, at_least=1)
 
     def __post_init__(self) -> None:

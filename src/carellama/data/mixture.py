@@ -40,7 +40,7 @@ from carellama.data.readers import digest
 from carellama.data.report import DataReport
 from carellama.data.write import row_of
 from carellama.errors import UserError, nearest
-from carellama.files import atomic_write, refuse_sources, write_json
+from carellama.files import atomic_write, refuse_existing, refuse_sources, write_json
 from carellama.records import JSONObject, Record
 from carellama.text import counted
 
@@ -75,8 +75,7 @@ def run(argv: Sequence[str]) -> None:
     """Mix, write the records and the account, and print the account."""
     (arguments,) = parse_options((MixOptions,), argv, "carellama data mix RECIPE", positional="recipe")
     output = Path(arguments.output)
-    if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} is there already: give --overwrite to replace it, or another --output")
+    refuse_existing(output, [Path(arguments.recipe)], overwrite=arguments.overwrite)
     recipe = read_recipe(arguments.recipe)
     account = mix_recipe(recipe, output, arguments)
     write_json(output.with_name(f"{output.name}.json"), account)

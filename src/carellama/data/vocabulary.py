@@ -29,7 +29,7 @@ from carellama.data.convert import texts_of
 from carellama.data.datasets import load_datasets
 from carellama.data.report import DataReport
 from carellama.errors import UserError
-from carellama.files import atomic_write, print_status, write_json
+from carellama.files import atomic_write, print_status, refuse_existing, write_json
 from carellama.text import HAN, counted
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def run(argv: Sequence[str]) -> None:
         (TokenizerOptions,), words, "carellama tokenizer train NAME_OR_FILE...", positional="names"
     )
     output = Path(arguments.output)
-    if output.exists() and not arguments.overwrite:
-        raise UserError(f"{output} is there already; give --overwrite true to replace it, or another --output")
+    refuse_existing(output, map(Path, arguments.names), overwrite=arguments.overwrite)
     learned = learn(arguments)
     with atomic_write(output) as file:
         file.writelines(f"{piece}\n" for piece in learned.pieces)

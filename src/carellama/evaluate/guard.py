@@ -29,7 +29,7 @@ from carellama.evaluate.guard_harm import is_harmful
 from carellama.evaluate.guard_judge import HarmJudge
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells, open_engine
-from carellama.files import print_status, write_json
+from carellama.files import print_status, refuse_existing, write_json
 from carellama.intervals import wilson
 from carellama.records import JSONObject
 from carellama.safety.guard.guard import Guard, Judgement
@@ -101,6 +101,8 @@ def evaluate(argv: Sequence[str]) -> None:
     answers = any(word.split("=")[0] in MODEL_OPTIONS for word in argv)
     groups = (GuardEvalOptions, *ANSWER_OPTIONS) if answers else (GuardEvalOptions,)
     options, *engine_options = parse_options(groups, argv, "carellama guard eval FILE...", positional="files")
+    if options.output:
+        refuse_existing(Path(options.output), map(Path, options.files), overwrite=options.overwrite)
     rules = sort_rule_files(split_files(options.safety_rules)).guard
     files = [(file, load_requests(Path(file))[: options.max_cases]) for file in options.files]
     if options.judge_model and not answers:

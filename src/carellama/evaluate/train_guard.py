@@ -30,7 +30,7 @@ from carellama.safety.own_files import sort_rule_files
 def train(argv: Sequence[str]) -> None:
     """Run `carellama guard train`."""
     (options,) = parse_options((GuardTrainOptions,), argv, "carellama guard train FILE...", positional="files")
-    output = weights_file(options.output, overwrite=options.overwrite)
+    output = weights_file(options.output, options.files, overwrite=options.overwrite)
     requests = [request for file in options.files for request in load_requests(Path(file))]
     if len({request.is_attack for request in requests}) < 2:
         raise UserError("all requests have the same outcome; the classifier needs some to refuse and some to answer")

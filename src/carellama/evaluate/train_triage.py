@@ -21,7 +21,7 @@ from carellama.errors import UserError, read_failure
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage import cells
 from carellama.evaluate.triage_cases import Case, load_cases
-from carellama.files import print_status
+from carellama.files import print_status, refuse_existing
 from carellama.safety.classifier.classifier import Classifier, fit
 from carellama.safety.classifier.signs import Sign
 from carellama.safety.triage.rules import load_red_flags
@@ -34,7 +34,7 @@ COLUMNS = ("reader", "missed", "of", "share", "95%", "false alarms", "of", "shar
 def train(argv: Sequence[str]) -> None:
     """Run `carellama safety train`."""
     (options,) = parse_options((SafetyTrainOptions,), argv, "carellama safety train FILE...", positional="files")
-    output = weights_file(options.output, overwrite=options.overwrite)
+    output = weights_file(options.output, options.files, overwrite=options.overwrite)
     cases = [case for file in options.files for case in load_cases(Path(file), options.scale).cases]
     if len({case.is_emergency for case in cases}) < 2:
         raise UserError("all texts have the same label; the classifier needs emergencies and others")
@@ -49,11 +49,10 @@ def train(argv: Sequence[str]) -> None:
     )
 
 
-def weights_file(output: str, *, overwrite: bool) -> Path:
+def weights_file(output: str, sources: Sequence[str], *, overwrite: bool) -> Path:
     """Return the file that weights go to, its folder made. Raises `UserError` before the learning, not after it."""
     path = Path(output)
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} is there; give another --output, or --overwrite")
+    refuse_existing(path, map(Path, sources), overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -24,7 +24,7 @@ from carellama.engine.generate import generate
 from carellama.evaluate.table import aligned
 from carellama.evaluate.triage_cases import LABELS, Case, Cases, Label, as_label, left_out_line, load_cases
 from carellama.evaluate.triage_variants import VARIANTS, variants
-from carellama.files import write_json
+from carellama.files import refuse_existing, write_json
 from carellama.intervals import wilson
 from carellama.records import JSONObject, Message
 from carellama.safety.answers.urgency import urgency_of
@@ -145,6 +145,8 @@ def evaluate(argv: Sequence[str]) -> None:
     needs_model = bool({"model", "choice", "both"} & {*given.get("by", [])})
     groups = (SafetyEvalOptions, *ANSWER_OPTIONS) if needs_model else (SafetyEvalOptions,)
     options, *engine_options = parse_options(groups, argv, COMMAND, positional="files")
+    if options.output:
+        refuse_existing(Path(options.output), map(Path, options.files), overwrite=options.overwrite)
     readers = Readers(
         load_red_flags(sort_rule_files(split_files(options.safety_rules)).triage),
         load_classifier(options.classifier),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from carellama.config.environment import world
 from carellama.config.run import PlanOptions, RunOptions
 from carellama.errors import UserError
-from carellama.files import write_json
+from carellama.files import refuse_existing, write_json
 from carellama.hardware import format_bytes, has_gpu, process_memory_bytes
 from carellama.records import JSONObject
 from carellama.train import run as runs
@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
     parsed = parse_run(argv, "carellama plan", {"do_train": True}, PlanOptions)
     runs.check_paths(parsed)
     options, plan_options = build_run(parsed), parsed.groups[-1]
+    if plan_options.report:
+        _refuse_report(Path(plan_options.report), options, overwrite=plan_options.overwrite)
     from carellama.train.memory.check import out_of_memory_message
 
     with tempfile.TemporaryDirectory(prefix="carellama-plan-") as folder:
@@ -67,6 +69,18 @@ def main(argv: Sequence[str]) -> None:
     if not made["fits"]:
         raise UserError(out_of_memory_message(made))
     print(f"next: {shlex.join(['carellama', 'train', *_without(argv, fields(PlanOptions))])}")
+
+
+def _refuse_report(report: Path, options: RunOptions, *, overwrite: bool) -> None:
+    """Raise `UserError` before the plan is made for a report that would replace a data file, or any without leave."""
+    from carellama.data.datasets import load_datasets
+
+    data = options.data
+    datasets = (
+        load_datasets(list(dict.fromkeys([*data.datasets, *data.eval_datasets])), data) if report.exists() else []
+    )
+    sources = (source for dataset in datasets for source in dataset.files)
+    refuse_existing(report, sources, overwrite=overwrite, option="report")
 
 
 def _without(argv: Sequence[str], options: Sequence[Field]) -> list[str]:

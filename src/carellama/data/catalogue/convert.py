@@ -29,7 +29,7 @@ from carellama.data.file_format import KIND_NAMES, FileFormat, counted_kind
 from carellama.data.report import DataReport
 from carellama.data.write import writer
 from carellama.errors import UserError, nearest
-from carellama.files import create_once, print_status, refuse_sources, write_json
+from carellama.files import create_once, print_status, refuse_existing, write_json
 from carellama.records import BadRecord, Record
 from carellama.text import counted
 
@@ -123,12 +123,8 @@ def _outputs(conversion: Conversion, arguments: ConvertOptions) -> dict[Path, Co
             for kind, own in kinds.items()
         }
     for path in found:
-        if path.is_dir():
-            raise UserError(f"--output {path} is a folder; give the name of a file to write")
-        refuse_sources(path, (source for paths in conversion.layouts.values() for source in paths))
-        refuse_sources(path, conversion.formats)
-        if path.exists() and not arguments.overwrite:
-            raise UserError(f"{path} is there already: give --overwrite to replace it, or another --output")
+        sources = (source for paths in conversion.layouts.values() for source in paths)
+        refuse_existing(path, (*sources, *conversion.formats), overwrite=arguments.overwrite)
     return found
 
 

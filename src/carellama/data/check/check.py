@@ -31,7 +31,7 @@ from carellama.data.file_format import KIND_NAMES
 from carellama.data.file_type import ENCODING_NAMES, KNOWN, detect_file_type
 from carellama.data.readers import BadRow, Row, is_data_file, rows
 from carellama.errors import DataError, UserError
-from carellama.files import write_json
+from carellama.files import refuse_existing, write_json
 from carellama.records import Chat, Pair, Record
 from carellama.text import language
 
@@ -46,8 +46,8 @@ def run(argv: Sequence[str]) -> None:
     """Check the files, print what was found, and leave with exit code 1 when something is wrong."""
     (arguments,) = parse_options((CheckOptions,), argv, "carellama data check FILE...", positional="files")
     paths = files_of(arguments.files)
-    if arguments.report and Path(arguments.report).resolve() in [path.resolve() for path in paths]:
-        raise UserError(f"--report {arguments.report} is a file that is checked: give another name")
+    if arguments.report:
+        refuse_existing(Path(arguments.report), paths, overwrite=arguments.overwrite, option="report")
     found = []
     for path in paths:
         found.append(checked(path, arguments))

@@ -34,7 +34,7 @@ from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.file_format import KIND_NAMES
 from carellama.data.write import row_of
 from carellama.errors import UserError, lookup
-from carellama.files import atomic_write, refuse_sources
+from carellama.files import atomic_write, refuse_existing, refuse_sources
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import Place, Record
 from carellama.text import Language, counted
@@ -149,9 +149,9 @@ def _write_unique(
 
 def _check(arguments: CleanOptions) -> None:
     """Raise `UserError` for options that cannot be."""
-    for path in filter(None, (arguments.output, arguments.removed)):
-        if Path(path).exists() and not arguments.overwrite:
-            raise UserError(f"{path} is there already: give --overwrite to replace it, or another name")
+    for path, name in ((arguments.output, "output"), (arguments.removed, "removed")):
+        if path is not None:
+            refuse_existing(Path(path), map(Path, arguments.names), overwrite=arguments.overwrite, option=name)
     if arguments.removed and Path(arguments.removed).resolve() == Path(arguments.output).resolve():
         raise UserError("--output and --removed name the same file")
     if arguments.removed_text and not arguments.removed:

@@ -38,7 +38,7 @@ from carellama.evaluate.consultation.tables import (
     groups_of,
     groups_table,
 )
-from carellama.files import atomic_write, refuse_sources, write_json
+from carellama.files import atomic_write, refuse_existing, write_json
 from carellama.safety.layer import SafetyLayer
 from carellama.text import counted
 
@@ -61,8 +61,9 @@ def evaluate(argv: Sequence[str]) -> None:
     groups = (ConsultEvalOptions, *ANSWER_OPTIONS) if _needs_model(argv) else (ConsultEvalOptions,)
     options, *engine_options = parse_options(groups, argv, COMMAND, positional="files")
     cards = _cards(options)
-    for output in filter(None, (options.output, options.transcripts)):
-        refuse_sources(Path(output), [Path(file) for file in options.files])
+    for output, name in ((options.output, "output"), (options.transcripts, "transcripts")):
+        if output is not None:
+            refuse_existing(Path(output), map(Path, options.files), overwrite=options.overwrite, option=name)
     safety = SafetyLayer("on")
     departments = load_departments()
     with _engines(engine_options, options) as (engine, patient_engine, sampling):
