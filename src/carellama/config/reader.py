@@ -41,7 +41,7 @@ class ParsedOptions:
 
     def is_on(self, name: str) -> bool:
         """Whether a switch was given, and not as false."""
-        return self.asked.get(name, "false").lower() in TRUE
+        return switch_of(self.asked.get(name, "false")) is True
 
     def with_training(self, **flags: str) -> ParsedOptions:
         """Return it with further training flags."""
