@@ -75,6 +75,30 @@ def checkpoints(steps: list[Step]) -> dict[str, list[str]]:
     return {step.name: [folder.name for folder in step.checkpoints] for step in steps}
 
 
+@pytest.mark.parametrize("again", [{"create_new_adapter": True}, {"resume_lora_training": 0}])
+def test_a_new_adapter_is_measured_on_the_one_that_it_was_trained_on(tmp_path, tiny_folder, again):
+    """Only `resume_lora_training: false` was known: by another name or value the adapter was measured on the base."""
+    chats = {"stage": "sft", "dataset": str(tmp_path / "chats.json")}
+    stages = {"a": chats, "b": chats | again, "c": chats | {"after": "a"}, "d": chats | {"finetuning_type": "full"}}
+    found = checkpoints(read_chain(str(recipe(tmp_path, tiny_folder, stages=stages)))[1])
+    assert found == {"a": ["a"], "b": ["a", "b"], "c": ["c"], "d": ["d"]}
+
+
+def test_checkpoints_that_a_recipe_begins_from_are_measured_as_well(tmp_path, tiny_folder):
+    """The first stage was trained on checkpoint_dir, and measured without it."""
+    begun, path = tmp_path / "begun", recipe(tmp_path, tiny_folder)
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    begun.mkdir()
+    (begun / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    content["settings"] |= {"checkpoint_dir": str(begun), "resume_lora_training": False}
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    assert checkpoints(read_chain(str(path))[1])["dpo"] == ["begun", "sft", "dpo"]
+    content["stages"]["dpo"]["checkpoint_dir"] = str(begun)
+    path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    with pytest.raises(UserError, match="stage dpo comes after sft, whose checkpoints it begins from"):
+        read_chain(str(path))
+
+
 def test_each_stage_begins_from_the_right_checkpoints(tmp_path, tiny_folder):
     _, steps, _ = read_chain(str(recipe(tmp_path, tiny_folder)))
     assert checkpoints(steps) == {"sft": ["sft"], "rm": ["sft", "rm"], "ppo": ["sft", "ppo"], "dpo": ["sft", "dpo"]}

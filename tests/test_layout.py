@@ -43,13 +43,14 @@ IMPORTS: dict[str, set[str]] = {
     "package_data": set(),
     "rules": {"mention_table", "package_data", "text"},
     "stages": {"records"},
+    "weights": set(),
     "config": {"hardware", "package_data", "stages"},  # hardware: defaults depend on what the machine computes in
-    "run_record": {"config", "files", "stages"},
+    "run_record": {"config", "files", "stages", "weights"},
     "templates": {"package_data", "records", "text"},
     "privacy": {"package_data", "text"},
     "download": {"files", "retry", "text"},
     "store": {"config", "files", "records"},
-    "model": {"config", "files", "hardware", "package_data", "stages"},
+    "model": {"config", "files", "hardware", "package_data", "stages", "weights"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
     "data": {
         *("config", "download", "files", "package_data", "privacy", "records", "stages", "templates", "text"),

@@ -15,6 +15,7 @@ from carellama.config.commands import EXPORT_OPTIONS
 from carellama.config.reader import parse_options, to_flags
 from carellama.config.run import PlanOptions, RunOptions
 from carellama.config.serve import CHAT_OPTIONS
+from carellama.model.adapter_plan import trained_checkpoints
 from carellama.train import run as runs
 from carellama.train.options import run_options
 from carellama.train.plan import _without
@@ -25,7 +26,6 @@ from carellama.train.summary import (
     closing_lines,
     evaluation_table,
     next_commands,
-    trained_checkpoints,
 )
 
 

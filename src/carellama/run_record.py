@@ -26,6 +26,7 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.files import write_json
 from carellama.stages import STAGES
+from carellama.weights import fingerprint, is_adapter
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +129,12 @@ def _trained_with(folder: str) -> tuple[str, str | None] | None:
 
 
 def as_trained(model: ModelOptions, data: Prompt, adapters: Iterable[str] = ()) -> Prompt:
-    """Return the options of the data with the chat format of `template_for`; warn of other positions.
+    """Return the options of the data with the chat format of `template_for`; check positions and foundation.
 
     Every command that reads a checkpoint calls this once.
     """
+    adapters = list(adapters)
+    check_foundation(model, adapters)
     check_positions(model)
     chosen = template_for(model, data.template, adapters)
     return data if chosen == data.template else replace(data, template=chosen)
@@ -148,6 +151,65 @@ def check_positions(model: ModelOptions) -> None:
                 "trained with --rope_scaling %s --rope_factor %s, used with %s %s, so answers get worse: give the same",
                 *then, *now,
             )  # fmt: skip
+
+
+def foundation(base: str, checkpoints: Sequence[str]) -> list[dict[str, Any]]:
+    """What a training begins from, for run.json: its base and the checkpoints on it, each with its fingerprint."""
+    return [
+        {"name": name, "weights": fingerprint(name), "whole": not at or not is_adapter(Path(name).expanduser())}
+        for at, name in enumerate([base, *checkpoints])
+    ]
+
+
+def check_foundation(model: ModelOptions, adapters: Iterable[str] = ()) -> None:
+    """Compare what each adapter is put on with what its run.json says that it was trained on.
+
+    Warns of other weights. Raises `UserError` for an adapter on its own base without the checkpoints between them.
+    `adapters` are folders that answer beside each other, each on the checkpoints.
+    """
+    chains = [(model.checkpoints[:at], name) for at, name in enumerate(model.checkpoints)]
+    for below, name in [*chains, *((model.checkpoints, name) for name in adapters)]:
+        folder = Path(name).expanduser()
+        then = ((read_run(folder) if is_adapter(folder) else None) or {}).get("used", {}).get("foundation")
+        if then:
+            _compare_foundation(name, then, foundation(model.model_name_or_path, below))
+
+
+def _compare_foundation(adapter: str, then: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+    there, here = _effective(then), _effective(now)
+    if len(there) == len(here) and all(_same(*pair) is not False for pair in zip(there, here, strict=True)):
+        return
+    needed = f"--checkpoint_dir {','.join([*(one['name'] for one in then[1:]), adapter])}"
+    trained = f"{adapter} was trained on {_shown(then)}"
+    if len(now) < len(then) and all(_same(*pair) for pair in zip(then, now, strict=False)):
+        raise UserError(f"{trained}, and would be used on {_shown(now)} alone: give {needed}")
+    log.warning(
+        "%s, and is used on %s, which are other weights: unless they are the same ones, merged, its answers get worse; "
+        "it belongs to --model_name_or_path %s %s",
+        trained, _shown(now), then[0]["name"], needed,
+    )  # fmt: skip
+
+
+def changed_weights(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parts of a foundation, of one in other folders as well, whose weights are others than they were."""
+    return [str(new["name"]) for old, new in zip(then, now, strict=False) if _same(old, new) is False]
+
+
+def _effective(foundation: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The part of a foundation that counts: the last whole model, and the adapters on it."""
+    return foundation[max(at for at, one in enumerate(foundation) if one["whole"]) :]
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
+    """Whether two entries are the same weights; None: one of them has no fingerprint, and they have other names."""
+    if one["weights"] and other["weights"]:
+        return bool(one["weights"] == other["weights"])
+    return True if one["name"] == other["name"] else None
+
+
+def _shown(foundation: Iterable[Mapping[str, Any]]) -> str:
+    """`models/base (3f0c1a2b) + output`: what the entries are, with the first digits of the fingerprints known."""
+    return " + ".join(one["name"] + (f" ({one['weights'][:8]})" if one["weights"] else "") for one in foundation)
 
 
 def library_versions() -> dict[str, str]:

@@ -30,7 +30,7 @@ from carellama.model.paths import check_model, check_output, check_space, filled
 from carellama.model.quiet import QUICK_BYTES, quiet_bars
 from carellama.model.readers import make_readable
 from carellama.model.zoo.pull import with_named_weights
-from carellama.run_record import check_positions, template_for
+from carellama.run_record import check_foundation, check_positions, template_for
 from carellama.templates.template import Template, get_template
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def export_model(
         model = replace(model, quantization_bit=None)
     dtype = model.dtype if model.dtype != "auto" else stored_dtype(model)
     tokenizer = load_tokenizer(model)
+    check_foundation(model)
     check_positions(model)
     template = get_template(template_for(model, data.template), tokenizer)
     kind = checkpoint_kind(model)

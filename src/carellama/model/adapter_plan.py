@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import ModelOptions
+from carellama.config.run import RunOptions
 from carellama.errors import UserError
 from carellama.model.load import adapter_kind, full_checkpoint, read_adapter_json
 from carellama.model.lora import PEFT_TYPES, TRAINED_ADAPTER
-from carellama.model.paths import ADAPTER
-from carellama.stages import STAGES
+from carellama.stages import STAGES, ModelKind
+from carellama.weights import ADAPTER, is_adapter
 
 Trained = Literal["adapter", "layers", "all", "nothing"]
 TRAINS: dict[str, Trained] = {"lora": "adapter", "freeze": "layers", "full": "all", "none": "nothing"}
@@ -70,9 +71,8 @@ def plan_adapters(model: ModelOptions, finetuning: FinetuningOptions | None = No
     configs = [read_adapter_config(folder) for folder in folders]
     trains = TRAINS[finetuning.finetuning_type] if finetuning else "nothing"
     resumed = None
-    if folders and finetuning and trains == "adapter" and finetuning.goes_on_with_adapter:
-        # a reward model begins on the merged language model, with a score of its own
-        resumed = folders[-1] if adapter_kind(folders[-1]) == STAGES[finetuning.stage].model_kind else None
+    if folders and finetuning and trains_further(finetuning, adapter_kind(folders[-1])):
+        resumed = folders[-1]
     if model.quantization_bit and len(folders) > 1:
         for folder, config in zip(folders, configs, strict=True):
             if reason := _not_combinable_reason(config):
@@ -80,6 +80,31 @@ def plan_adapters(model: ModelOptions, finetuning: FinetuningOptions | None = No
     before = folders[:-1] if resumed else folders
     merged = 0 if model.quantization_bit else len(folders) - 1 if trains == "nothing" else len(before)
     return AdapterPlan(before[:merged], before[merged:], resumed, trains, finetuning, model.allow_pickle)
+
+
+def trains_further(finetuning: FinetuningOptions, last: ModelKind) -> bool:
+    """Whether a training goes on with the last adapter, which is of this kind of model, in place of a new one."""
+    if TRAINS[finetuning.finetuning_type] != "adapter" or not finetuning.goes_on_with_adapter:
+        return False
+    # a reward model begins on the merged language model, with a score of its own
+    return last == STAGES[finetuning.stage].model_kind
+
+
+def trained_checkpoints(options: RunOptions, last: ModelKind | None = None) -> list[str]:
+    """Return the `--checkpoint_dir` that gives the trained model on its base: its own folder, and those below it.
+
+    `last`: the kind of the last adapter that it begins from, where its folder is not there yet.
+    """
+    earlier, output = options.model.checkpoints, str(options.training.output_dir)
+    if not options.training.do_train:
+        return earlier
+    if TRAINS[options.finetuning.finetuning_type] != "adapter":
+        return [output]  # whole weights
+    if earlier and last is None and is_adapter(folder := Path(earlier[-1]).expanduser()):
+        last = adapter_kind(folder)
+    if last is not None and trains_further(options.finetuning, last):
+        earlier = earlier[:-1]
+    return [*earlier, output]
 
 
 def _not_combinable_reason(config: Mapping[str, object]) -> str:

@@ -24,7 +24,7 @@ from carellama.config.environment import few_kernels
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, nearest, need
 from carellama.hardware import fastest_dtype
-from carellama.model.paths import ADAPTER, check_checkpoints
+from carellama.model.paths import check_checkpoints
 from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.sharded import is_sharded, read_shards
@@ -32,6 +32,7 @@ from carellama.model.vocabulary import grow
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.stages import ModelKind
+from carellama.weights import ADAPTER
 
 if TYPE_CHECKING:
     import torch

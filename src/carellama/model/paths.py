@@ -15,8 +15,7 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import check_name
-
-ADAPTER = "adapter_config.json"  # marks the folder of an adapter
+from carellama.weights import ADAPTER
 
 
 def check_model(model: ModelOptions, adapters: Mapping[str, str] | None = None) -> None:

@@ -31,7 +31,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from carellama.config.commands import RecipeOptions
@@ -44,6 +44,7 @@ from carellama.errors import UserError, lookup, nearest
 from carellama.evaluate.metrics import Metric
 from carellama.evaluate.table import compare
 from carellama.files import atomic_write, print_status, write_json
+from carellama.model.adapter_plan import trained_checkpoints
 from carellama.stages import STAGES, Stage
 from carellama.train.options import shared_run_options
 
@@ -68,6 +69,7 @@ class Step:
     launch: tuple[str, ...]
     folder: Path
     checkpoints: tuple[Path, ...]  # that hold what it learned, on the base
+    adapter: bool = True  # whether its folder holds one, rather than whole weights
     unused: frozenset[str] = frozenset()  # options of all stages that this one has no use for
 
     @property
@@ -145,9 +147,7 @@ def read_chain(path: str) -> tuple[Path, list[Step], dict[str, dict[str, object]
                 f"{path}: {name!r} cannot be a stage's name: it names a folder, and these are taken: "
                 f"{BASE}, {MADE}, {MEASURES}"
             )
-        step = _step(name, settings | own, steps, folder, path)
-        _, unused = shared_run_options(step.flags, settings.keys() - own.keys(), "carellama train")
-        steps[name] = replace(step, unused=frozenset(unused))
+        steps[name] = _step(name, own, settings, steps, folder, path)
     found = {name: settings | own for name, own in measures.items()}
     for name, options in found.items():
         options = {key: value for key, value in options.items() if key not in OWN}
@@ -170,10 +170,17 @@ def _mapping(recipe: Mapping[str, object], key: str, path: str) -> dict[str, dic
     return {str(name): own for name, own in value.items()}
 
 
-def _step(name: str, options: dict[str, object], steps: dict[str, Step], folder: Path, path: str) -> Step:
-    """Resolve what a stage begins from."""
+def _step(
+    name: str,
+    own: Mapping[str, object],
+    settings: Mapping[str, object],
+    steps: dict[str, Step],
+    folder: Path,
+    path: str,
+) -> Step:
+    """Resolve what a stage begins from, and what holds its model. Raises `UserError` for what its training refuses."""
+    options = {**settings, **own}
     launch = tuple(shlex.split(str(options.pop("launch", "") or "")))
-    stage = stage_of(options)
     after = options.pop("after", None)
     before: Step | None = None
     if after is not None:
@@ -184,18 +191,20 @@ def _step(name: str, options: dict[str, object], steps: dict[str, Step], folder:
     else:
         before = next((step for step in reversed(steps.values()) if step.stage.model_kind != "reward"), None)
     reward = _reward(options, steps, path, name)
-    earlier = before.checkpoints if before else ()
-    if earlier:
-        options["checkpoint_dir"] = ",".join(map(str, earlier))
+    if before is not None:
+        if "checkpoint_dir" in own:
+            raise UserError(
+                f"{path}: stage {name} comes after {before.name}, whose checkpoints it begins from, and has a "
+                "checkpoint_dir: give it in settings, for all, or to the first stage"
+            )
+        options["checkpoint_dir"] = ",".join(map(str, before.checkpoints))
     home = folder / name
-    if options.get("finetuning_type", "lora") != "lora":
-        kept: tuple[Path, ...] = ()  # its folder holds whole weights
-    elif before is not None and _goes_on(options, stage, before):
-        kept = earlier[:-1]
-    else:
-        kept = earlier
     options |= {"do_train": True, "output_dir": str(home)}
-    return Step(name, options, before, reward, launch, home, (*kept, home))
+    run, unused = shared_run_options(to_flags(options), settings.keys() - own.keys(), "carellama train")
+    last = before.stage.model_kind if before is not None and before.adapter else None
+    checkpoints = tuple(map(Path, trained_checkpoints(run, last)))
+    adapter = run.finetuning.finetuning_type == "lora"
+    return Step(name, options, before, reward, launch, home, checkpoints, adapter, frozenset(unused))
 
 
 def _reward(options: dict[str, object], steps: Mapping[str, Step], path: str, name: str) -> Step | None:
@@ -207,14 +216,6 @@ def _reward(options: dict[str, object], steps: Mapping[str, Step], path: str, na
         raise UserError(f"{path}: {name}: reward_model {step.name} is --stage {step.stage.name}, not rm")
     options["reward_model"] = ",".join(map(str, step.checkpoints))
     return step
-
-
-def _goes_on(options: Mapping[str, object], stage: Stage, before: Step) -> bool:
-    """Whether the adapter of the stage before is trained further, and not a new one."""
-    merged = switch_of(str(options.get("resume_lora_training"))) is False
-    if merged or before.options.get("finetuning_type", "lora") != "lora":
-        return False
-    return not stage.starts_from_reference and stage.model_kind == before.stage.model_kind
 
 
 def _command(launch: Sequence[str], verb: str, argv: Sequence[str]) -> list[str]:

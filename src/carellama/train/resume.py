@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, cast
 
 from carellama.config.run import RunOptions, settings_of
 from carellama.errors import UserError
+from carellama.model.adapter_plan import trained_checkpoints
 from carellama.records import JSONObject
-from carellama.run_record import read_run
+from carellama.run_record import changed_weights, foundation, read_run
 from carellama.train.distributed import engine_of, step_batch
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def check_changes(
     if record is None:
         log.warning("%s has no run.json: whether its options were the same is not known", checkpoint)
         return {}
+    if changed := changed_weights(record.get("used", {}).get("foundation", []), foundation_of(options)):
+        raise UserError(
+            f"{checkpoint} cannot be resumed: weights of {', '.join(changed)} are not those that the run began with: "
+            "put them back, or begin again with --overwrite_output_dir or another --output_dir"
+        )
     now = json.loads(json.dumps(settings_of(options), default=str))
     found = changed_options(record.get("settings", {}), now, options)
     same_batch = record.get("used", {}).get("batch") == step_batch(options.training)
@@ -100,6 +106,11 @@ def check_changes(
             found[DATA] = contents
     _refuse(options, checkpoint, found)
     return found
+
+
+def foundation_of(options: RunOptions) -> list[dict[str, object]]:
+    """The weights that a training begins from: its base and the checkpoints that it does not train further."""
+    return foundation(options.model.model_name_or_path, trained_checkpoints(options)[:-1])
 
 
 def changed_options(

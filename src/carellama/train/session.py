@@ -48,6 +48,7 @@ from carellama.train import NEEDS, PREPARE, TRAINERS
 from carellama.train.distributed import record_of
 from carellama.train.epochs import check_last_batch
 from carellama.train.optimizer import check_optimizer
+from carellama.train.resume import foundation_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,6 +141,11 @@ class Session:
             new_tokens=tuple(sorted(self.added)),
         )
 
+    @cached_property
+    def foundation(self) -> list[dict[str, object]]:
+        """The weights that the training begins from, without those that it trains further, as they are now."""
+        return foundation_of(self.options)
+
     @property
     def decisions(self) -> dict[str, object]:
         """What the run has made of its options, for run.json."""
@@ -154,6 +160,7 @@ class Session:
             "max_target_length": answer,
             "cutoff_len": whole,
             "row_tokens": options.row_limit,
+            **({"foundation": self.foundation} if options.training.do_train else {}),
             **record_of(options.training),
         }
 

@@ -22,8 +22,7 @@ from typing import cast
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from carellama.config.run import RunOptions
-from carellama.model.load import read_adapter_json
-from carellama.model.paths import ADAPTER
+from carellama.model.adapter_plan import trained_checkpoints
 from carellama.stages import greater_is_better
 
 ROWS = 8  # evaluations in a table
@@ -185,22 +184,6 @@ def _learned(history: History) -> list[tuple[str, str]]:
     if best is not None and (step := history.evaluations[best]["step"]) != history.steps:
         rows.append(("best step", f"{step}; saved are the weights of step {history.steps} (--load_best_model_at_end)"))
     return rows
-
-
-def trained_checkpoints(options: RunOptions) -> list[str]:
-    """Return the `--checkpoint_dir` that gives the trained model on its base: its own folder, and those below it."""
-    earlier, finetuning = options.model.checkpoints, options.finetuning
-    output = str(options.training.output_dir)
-    if not options.training.do_train:
-        return earlier
-    if finetuning.finetuning_type != "lora":
-        return [output]  # whole weights
-    last = Path(earlier[-1]).expanduser() if earlier else None
-    if last is not None and (last / ADAPTER).is_file() and finetuning.goes_on_with_adapter:
-        scores = read_adapter_json(last).get("task_type") == "SEQ_CLS"
-        if scores == (options.stage.model_kind == "reward"):
-            earlier = earlier[:-1]  # it was trained further
-    return [*earlier, output]
 
 
 def model_words(options: RunOptions, checkpoints: Sequence[str]) -> list[str]:

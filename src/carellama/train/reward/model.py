@@ -52,7 +52,7 @@ from carellama.model.load import (
 from carellama.model.lora import AnyModel
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, JSONObject, Message, Tokens
-from carellama.run_record import read_run
+from carellama.run_record import check_foundation, read_run
 from carellama.templates.template import Group, Template, get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train.reward.server import ServerReward, check_finite_scores, is_url
@@ -79,6 +79,7 @@ def check_reward(name: str, options: RunOptions, tokenizer: PreTrainedTokenizerB
     if chain:
         for folder in chain:
             read_adapter_config(folder)
+        check_foundation(dataclasses.replace(options.model, checkpoint_dir=",".join(map(str, chain))))
         _check_adapter(chain[-1], options.model, tokenizer)
         return
     arguments = own_model_options(name, options.model)
@@ -215,6 +216,8 @@ def earlier_checkpoints(folder: Path) -> list[Path]:
     last = earlier[-1] if earlier and (earlier[-1] / "adapter_config.json").is_file() else None
     if last and adapter_kind(last) == "reward":
         earlier.pop()  # it was trained further, and lies in this folder
+    if begun := ((read_run(folder) or {}).get("used") or {}).get("foundation"):
+        earlier = [Path(one["name"]).expanduser() for one in begun[1:]]
     for one in earlier:
         if not one.is_dir():
             raise UserError(

@@ -1,0 +1,155 @@
+"""An adapter belongs to the weights that it was trained on: run.json names them, and other ones are refused or said."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from carellama.config.data import DataOptions, PromptOptions
+from carellama.config.engine import EngineOptions
+from carellama.config.model import ModelOptions
+from carellama.config.reader import to_flags
+from carellama.engine.load import choose
+from carellama.errors import UserError
+from carellama.export.merge import export_model
+from carellama.run_record import as_trained, read_run
+from carellama.train import run as runs
+from carellama.train.options import run_options
+from carellama.train.reward.model import adapter_chain
+from carellama.weights import fingerprint
+from conftest import make_model
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A folder with models: base, adapter `first`, `second` on first, whole weights `full` and `upper` on them."""
+    home = tmp_path_factory.mktemp("trained")
+    rows = [{"instruction": f"Question {n}?", "output": f"Answer {n}."} for n in range(6)]
+    (home / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+    shutil.copytree(tiny_folder, home / "base")
+    shutil.copytree(tiny_folder, home / "other")
+    make_model(seed=5).save_pretrained(home / "other")
+    train(home, "first")
+    train(home, "second", checkpoint_dir=home / "first", resume_lora_training=False)
+    train(home, "full", finetuning_type="full", learning_rate=1e-2)
+    train(home, "upper", checkpoint_dir=home / "full")
+    return home
+
+
+def train(home: Path, name: str, **options: object) -> None:
+    given = {
+        "model_name_or_path": home / "base", "dataset": home / "rows.json", "output_dir": home / name, "max_steps": 1,
+        "data_cache_dir": home / "cache", "do_train": True, "bf16": False, "report_to": "none", "skip_plan": True,
+        "save_steps": 1,
+    }  # fmt: skip
+    runs.run(run_options(to_flags(given | options)))
+
+
+def model(home: Path, base: str, *checkpoints: str) -> ModelOptions:
+    folders = ",".join(str(home / name) for name in checkpoints)
+    return ModelOptions(str(home / base), checkpoint_dir=folders or None)
+
+
+def test_a_training_records_what_it_began_from(trained: Path) -> None:
+    record = read_run(trained / "second")
+    assert record is not None
+    names = [Path(one["name"]).name for one in record["used"]["foundation"]]
+    digests = [one["weights"] for one in record["used"]["foundation"]]
+    assert names == ["base", "first"] and digests == [fingerprint(trained / name) for name in names]
+
+
+@pytest.mark.parametrize(("adapter", "below"), [("second", "first"), ("upper", "full")])
+def test_an_adapter_without_the_checkpoints_below_it_is_refused(trained: Path, adapter: str, below: str) -> None:
+    """It was put on the base alone: perplexity 408 instead of 194, without a word."""
+    alone = model(trained, "base", adapter)
+    needed = f"alone: give --checkpoint_dir {trained / below},{trained / adapter}"
+    with pytest.raises(UserError, match=needed):
+        as_trained(alone, PromptOptions())
+    with pytest.raises(UserError, match=needed):
+        export_model(alone, None, trained / "exported")
+    with pytest.raises(UserError, match=needed):
+        choose(alone, PromptOptions(), EngineOptions(engine="transformers"))
+    with pytest.raises(UserError, match=needed):
+        train(trained, "third", checkpoint_dir=trained / adapter)
+
+
+@pytest.mark.parametrize(
+    "names", [("base", "first"), ("base", "first", "second"), ("base", "full", "upper"), ("other", "full", "upper")]
+)
+def test_adapters_in_their_place_are_taken_silently(
+    trained: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...]
+) -> None:
+    """Whole weights stand in the place of the base, whichever it is."""
+    with caplog.at_level(logging.WARNING, "carellama"):
+        as_trained(model(trained, *names), DataOptions())
+        as_trained(model(trained, "base", "first/checkpoint-1"), DataOptions())
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("names", [("other", "first"), ("base", "first", "upper"), ("full", "first")])
+def test_other_weights_are_said(trained: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...]) -> None:
+    """An adapter was put on a model of the same shape and other weights without a word."""
+    with caplog.at_level(logging.WARNING, "carellama"):
+        as_trained(model(trained, *names), DataOptions())
+    assert f"{trained / names[-1]} was trained on {trained / 'base'}" in caplog.text
+    assert "which are other weights" in caplog.text and len(caplog.messages) == 1
+    caplog.clear()
+    as_trained(model(trained, "other"), DataOptions(), [str(trained / "first")])
+    assert "which are other weights" in caplog.text
+
+
+def test_a_second_reward_adapter_brings_the_first_along(trained: Path, tmp_path: Path) -> None:
+    """One that was trained on a merged reward adapter (--resume_lora_training false) was loaded without it."""
+    names = {"rm": ["first"], "rm2": ["first", "rm"]}
+    for name, below in names.items():
+        entries = [
+            {"name": str(place), "weights": None, "whole": False} for place in [trained, *map(tmp_path.joinpath, below)]
+        ]
+        for folder in [name, *below]:
+            (tmp_path / folder).mkdir(exist_ok=True)
+        given = {"model": {"checkpoint_dir": ",".join(str(tmp_path / one) for one in below)}}
+        record = {"settings": given, "used": {"foundation": entries}}
+        (tmp_path / name / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        (tmp_path / name / "adapter_config.json").write_text('{"task_type": "SEQ_CLS"}', encoding="utf-8")
+    assert adapter_chain(str(tmp_path / "rm2")) == [tmp_path / name for name in ("first", "rm", "rm2")]
+
+
+def test_a_run_of_an_earlier_version_is_not_refused(trained: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(trained / "second", old)
+    record = json.loads((old / "run.json").read_text(encoding="utf-8"))
+    del record["used"]["foundation"]
+    (old / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    data = DataOptions()
+    assert as_trained(ModelOptions(str(trained / "base"), checkpoint_dir=str(old)), data) == data
+
+
+def test_a_run_is_not_resumed_on_other_weights(trained: Path, tmp_path: Path) -> None:
+    """Another base in the folder of the first one was taken for it."""
+    home = tmp_path / "home"
+    shutil.copytree(trained, home)
+    train(home, "run")
+    (home / "run" / "train_results.json").unlink()
+    make_model(seed=5).save_pretrained(home / "base")
+    with pytest.raises(UserError, match=f"cannot be resumed: weights of {home / 'base'} are not those"):
+        train(home, "run")
+
+
+def test_a_fingerprint_is_that_of_the_weights(tmp_path: Path, tiny_folder: Path) -> None:
+    """One number in one of the tensors is seen where it lies in the piece that is read; copies are the same."""
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_folder, folder)
+    assert fingerprint(folder) == fingerprint(tiny_folder) is not None
+    weights = load_file(folder / "model.safetensors")
+    name = sorted(weights)[-1]
+    weights[name].view(-1)[weights[name].numel() // 2] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    assert fingerprint(folder) != fingerprint(tiny_folder)
+    assert fingerprint("someone/a-model-of-a-hub") is None
+    (folder / "model.safetensors").write_bytes(b"\xff" * 20)
+    assert fingerprint(folder) is None
