@@ -4,6 +4,7 @@ SHELL := /bin/bash
 BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
+MODELS := $(or $(CARELLAMA_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carellama)/models
 
 help:  ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -20,8 +21,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)  ## fine-tune, evaluate, export and ask the embedded English model
 	@$(PYTHON) -m carellama demo
 
-demo-zh: $(READY)  ## the same in Chinese with gemma3-270m (shows its terms; ACCEPT=1 accepts them)
+demo-zh: terms $(READY)  ## the same in Chinese with gemma3-270m (shows its terms; ACCEPT=1 accepts them)
 	@$(PYTHON) -m carellama demo --language zh $(if $(ACCEPT),--accept_licence)
+
+terms:  # before anything is installed
+	@test -n "$(ACCEPT)" -o -d "$(MODELS)/gemma3-270m" || { echo "error: gemma3-270m comes under terms of its own: read https://ai.google.dev/gemma/terms, and if you accept them run make demo-zh ACCEPT=1" >&2; exit 2; }
 
 test: $(READY)  ## run the tests; print which share of the package's lines they run
 	$(PYTHON) -m slipcover --source src/carellama --silent -m pytest -n 2 --dist worksteal
@@ -49,4 +53,4 @@ clean:  ## remove what can be made again (not the model cache)
 	rm -rf .venv site build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-zh test lint types docs check bench clean
+.PHONY: help install demo demo-zh terms test lint types docs check bench clean

@@ -18,7 +18,7 @@ from typing import Any
 from carellama.config import commands, consultation, data_commands, safety
 from carellama.config.help import group_name
 from carellama.config.options import OptionType, default_of, option_fields, option_types
-from carellama.config.run import RUN_OPTIONS, PlanOptions, TrainingOptions
+from carellama.config.run import RUN_OPTIONS, UNREAD, PlanOptions, TrainingOptions
 from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebOptions
 from carellama.demo import DemoOptions
 from carellama.model.zoo.field import field_sections
@@ -110,12 +110,11 @@ def options(verb: str, language: str) -> str:
     words = WORDS[language]
     parts = []
     for group in GROUPS[verb]:
-        parts += [
-            f"### {group_name(group)} options",
-            "",
-            *_table(words["options"], [_row(*field) for field in _fields(group, words)]),
-            "",
-        ]
+        fields = [field for field in _fields(group, words) if field[0].lstrip("-") not in UNREAD.get(verb, ())]
+        if not fields:
+            continue
+        table = _table(words["options"], [_row(*field) for field in fields])
+        parts += [f"### {group_name(group)} options", "", *table, ""]
         if group is TrainingOptions:
             parts += [str(words["all"]), ""]
     return "\n" + "\n".join(parts) + "\n"

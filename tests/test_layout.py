@@ -100,7 +100,17 @@ IMPORTS: dict[str, set[str]] = {
         ),
         *("safety.layer", "safety.notices", "store"),  # layer: a screening, which it hands from call to call
     },
-    "demo": {"config", "files", "engine", "evaluate", "export", "package_data", "records", "train"},
+    "demo": {
+        "config",
+        "files",
+        "model.zoo.resolve",
+        "engine",
+        "evaluate",
+        "export",
+        "package_data",
+        "records",
+        "train",
+    },
 }
 IMPORTS |= {"cli": set(IMPORTS), "__main__": {"cli"}}
 NOT_NAMES = {"utils", "util", "misc", "common", "helpers", "helper", "extras", "core", "manager", "managers"}

@@ -57,7 +57,6 @@ SILENT = {  # words of a training -> the options that had no effect, and nothing
     "--optim_args a=1 --optim_target_modules all": ["optim_args", "optim_target_modules"],
     "--run_name r --project p": ["run_name", "project"],
     "--dataloader_persistent_workers": ["dataloader_persistent_workers"],
-    "--learning_rate 0": ["learning_rate"],
 }
 
 

@@ -399,7 +399,7 @@ def test_each_epoch_draws_other_answers_to_the_same_prompts(tmp_path, trained, m
     monkeypatch.setattr(PPOTrainer, "rollout", remembered)
     rows = json.loads((trained / "pairs.json").read_text(encoding="utf-8"))[:1] * 8
     (tmp_path / "same.json").write_text(json.dumps(rows), encoding="utf-8")
-    options = {"num_train_epochs": 2, "ppo_epochs": 1, "learning_rate": 0, "max_new_tokens": 12, "temperature": 2}
+    options = {"num_train_epochs": 2, "ppo_epochs": 1, "learning_rate": 1e-30, "max_new_tokens": 12, "temperature": 2}
     runs.run(ppo(tmp_path, trained, dataset=tmp_path / "same.json", **options))
     (_, first), (_, second) = drawn
     assert [epoch for epoch, _ in drawn] == [0, 1] and len(first) == len(second) == 8

@@ -156,10 +156,10 @@ def test_noise_is_of_the_records_own_length(padded):
 
 def test_noise_is_in_training_only(tmp_path, tiny_folder):
     data = rows_file(tmp_path)
-    plain = runs.run(config_of(tmp_path, tiny_folder, "plain", max_steps=2, learning_rate=0))
+    plain = runs.run(config_of(tmp_path, tiny_folder, "plain", max_steps=2, learning_rate=1e-30))
     noisy = runs.run(
         config_of(
-            tmp_path, tiny_folder, "noisy", max_steps=2, learning_rate=0, neftune_noise_alpha=50, do_eval=True,
+            tmp_path, tiny_folder, "noisy", max_steps=2, learning_rate=1e-30, neftune_noise_alpha=50, do_eval=True,
             eval_dataset=data,
         )
     )  # fmt: skip

@@ -23,6 +23,7 @@ from carellama.config.reader import parse_options, to_flags
 from carellama.config.serve import CHAT_OPTIONS
 from carellama.errors import UserError
 from carellama.files import write_json
+from carellama.model.zoo.resolve import check_terms
 from carellama.package_data import package_yaml
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ def run(argv: Sequence[str]) -> None:
     if not (DATA / "dataset_info.json").exists():
         raise UserError(f"the demo needs the bundled data in {DATA}: run it from a checkout of CareLlama")
     language: str = arguments.language
+    check_terms(MODELS[language], accept_licence=arguments.accept_licence)
     folder = Path(arguments.output_dir) / language
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -35,6 +35,7 @@ class Stage:
     name: str
     records: tuple[type, ...]  # what a row of the data must become
     record_label: str  # the same, in messages
+    example: str  # a bundled dataset of such rows
     metrics: tuple[str, ...]
     metric_aliases: Mapping[str, str] = field(default_factory=dict)  # other names that --metric_for_best_model takes
     loss_noun: str = "token"  # what the loss is a mean over
@@ -70,6 +71,7 @@ STAGES: dict[str, Stage] = {
             "pt",
             records=(Text,),
             record_label="plain text",
+            example="pretrain_en",
             metrics=("loss", "perplexity"),
             loss_unit=1,
             has_chat_format=False,
@@ -80,6 +82,7 @@ STAGES: dict[str, Stage] = {
             "sft",
             records=(Chat,),
             record_label="conversations",
+            example="consult_en",
             metrics=("loss", "perplexity"),
             loss_unit=1,
             refuses_bad_answers=True,
@@ -90,6 +93,7 @@ STAGES: dict[str, Stage] = {
             "rm",
             records=(Pair,),
             record_label="preference pairs",
+            example="preference_en",
             metrics=PAIR_METRICS,
             loss_noun="pair",
             examples_per_record=2,
@@ -101,6 +105,7 @@ STAGES: dict[str, Stage] = {
             "dpo",
             records=(Pair,),
             record_label="preference pairs",
+            example="preference_en",
             metrics=PAIR_METRICS,
             loss_noun="pair",
             examples_per_record=2,
@@ -113,6 +118,7 @@ STAGES: dict[str, Stage] = {
             "kto",
             records=(Chat, Pair),
             record_label="answers judged good or bad",
+            example="preference_en",
             metrics=("loss", "rewards_chosen", "rewards_rejected", "margin"),
             loss_noun="answer",
             min_batch=2,
@@ -126,6 +132,7 @@ STAGES: dict[str, Stage] = {
             "ppo",
             records=PROMPTS[0],
             record_label=PROMPTS[1],
+            example="consult_en",
             metrics=("score", "kl", "length", "ended"),
             curve=("ppo/score", "eval_score", "score of an answer"),
             objective="answers",
@@ -137,6 +144,7 @@ STAGES: dict[str, Stage] = {
             "grpo",
             records=PROMPTS[0],
             record_label=PROMPTS[1],
+            example="consult_en",
             metrics=("reward", "length"),
             metric_aliases={"loss": "reward"},  # transformers' default
             curve=("reward", "eval_reward", "mean reward of an answer"),
@@ -147,6 +155,16 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }
+
+
+def other_records(stage: Stage, kind: type, kind_name: str) -> str:
+    """Say what to do with data of a kind that a stage does not take; `kind_name`: what its rows are, in words."""
+    *able, last = (one.name for one in STAGES.values() if issubclass(kind, one.records))
+    stages = f"{', '.join(able)} or {last}" if able else last
+    return (
+        f"--stage {stage.name} takes {stage.record_label}, and these rows are {kind_name}: give data such as "
+        f"{stage.example}, or --stage {stages}"
+    )
 
 
 def plain_metric(metric: str) -> str:

@@ -51,7 +51,10 @@ class DataOptions(PromptOptions):
         "Use the first so many rows of each dataset that is evaluated or predicted.", None, at_least=1
     )
     eval_dataset: str | None = option(
-        "Name(s) or files to evaluate on, comma separated, instead of --val_size.", None, commas=True
+        "Name(s) or files to evaluate on, comma separated, instead of --val_size; eval and predict take them "
+        "for --dataset.",
+        None,
+        commas=True,
     )
     val_size: float = option("Held-out records: a share below 1, or a number of records.", 0.0, at_least=0)
     mix_strategy: Literal["concat", "interleave_under", "interleave_over"] = option(
@@ -72,7 +75,9 @@ class DataOptions(PromptOptions):
         "A record that cannot be used: stop, or skip and count it.", "error"
     )
     trust_dataset_script: bool = option("Run the Python script of a dataset with script_url.", default=False)
-    show_example: bool = option("Print one encoded record, trained tokens in green.", default=False)
+    show_example: bool = option(
+        "Print one encoded record, learned tokens in green, or in [[ ]] where it is no terminal.", default=False
+    )
     window: int | None = None  # positions of the model, which the run decides: no option
 
     @property

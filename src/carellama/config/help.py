@@ -15,8 +15,10 @@ import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from carellama.config.engine import GenerationOptions
 from carellama.config.objectives import READ_BY
-from carellama.config.options import OptionType, default_of, default_text, option_fields, option_types
+from carellama.config.options import OptionType, default_of, default_text, field_names, option_fields, option_types
+from carellama.config.run import OUTPUT, UNREAD
 from carellama.config.transformers_options import TrainingFlag, training_flags
 from carellama.stages import STAGES
 
@@ -27,7 +29,7 @@ OWN_TEXTS = {
     "do_train": "Train; `carellama train` does unless another --do_ is given.",
     "do_eval": "Measure the loss on --eval_dataset or --val_size, or on --dataset where nothing is trained.",
     "do_predict": "Answer the questions of the dataset, and score the answers; needs --predict_with_generate.",
-    "output_dir": "Folder of the checkpoint, the log and the results.",
+    "output_dir": "Folder of the checkpoint, the log and the results.",  # its default is that of the command
     "gradient_checkpointing": "Compute activations again in the backward pass: less memory, more time.",
     "predict_with_generate": "Generate the answers of --do_predict.",
     "neftune_noise_alpha": "Strength of NEFTune noise on the embeddings; usual: 5 to 15. Default: none.",
@@ -62,23 +64,29 @@ def format_help(groups: Sequence[type], prog: str) -> str:
 def training_help(groups: Sequence[type], prog: str, stage: str, *, every: bool = False) -> str:
     """Return the help of a training command: the options that a stage reads, and the usual training flags.
 
-    The last group holds our own training flags, which stand among those of transformers. `every`: the options of all
-    stages and all training flags.
+    The last group holds our own training flags, which stand among those of transformers. What `eval` and `predict` do
+    not read is left out of theirs. `every`: the options of all stages and all training flags.
     """
     *groups, own = groups
-    lines = [_usage(prog)]
+    verb, lines = prog.rpartition(" ")[2], [_usage(prog)]
+    unread = UNREAD.get(verb, frozenset())
+    if unread and not (STAGES[stage].generates or verb == "predict"):
+        unread |= set(field_names(GenerationOptions))
     for group in groups:
-        lines += _section(group, lambda name: every or stage in READ_BY.get(name, (stage,)))
+        lines += _section(group, lambda name: every or (name not in unread and stage in READ_BY.get(name, (stage,))))
     flags = {name: _flag(name, flag) for name, flag in training_flags().items()} | _rows(own)
-    names = list(dict.fromkeys([*USUAL_FLAGS, *flags])) if every else USUAL_FLAGS
+    flags["output_dir"] = flags["output_dir"]._replace(default=OUTPUT.get(verb, ""))
+    usual = [name for name in USUAL_FLAGS if name not in unread]
+    names = list(dict.fromkeys([*USUAL_FLAGS, *flags])) if every else usual
     lines += _lines("Training: flags of transformers' trainer, and ours beside them", [flags[name] for name in names])
     if not every:
         others = ", ".join(name for name in STAGES if name != stage)
-        left = len(flags) - len(names)
+        left = f"{len(flags) - len(names)} further flags of transformers"
+        left = "The options that only a training reads, and all flags of transformers" if unread else f"The {left}"
         lines += [
             "",
             f"These are the options of --stage {stage}; with --stage NAME --help shows those of that stage.",
-            f"Other stages: {others}. The {left} further flags of transformers: {prog} --help all",
+            f"Other stages: {others}. {left}: {prog} --help all",
         ]
     return "\n".join(lines)
 

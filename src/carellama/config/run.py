@@ -20,7 +20,7 @@ from carellama.config.environment import world
 from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import TrainedModelOptions
 from carellama.config.objectives import GRPOOptions, PPOOptions, PreferenceOptions, RewardOptions
-from carellama.config.options import Options, option, split_commas
+from carellama.config.options import Options, field_names, option, split_commas
 from carellama.hardware import has_gpu
 from carellama.stages import STAGES, Stage
 
@@ -139,6 +139,26 @@ class RunOptions:
         asked = self.own.row_tokens
         return (0 if has_gpu() else ROW_TOKENS) if asked is None else asked
 
+
+LEARNING = (  # read by a training alone
+    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
+    "optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
+    "gradient_accumulation_steps", "per_device_train_batch_size", "max_grad_norm", "save_strategy", "save_steps",
+    "save_total_limit", "gradient_checkpointing", "activation_checkpointing", "neftune_noise_alpha", "row_tokens",
+    "loraplus_lr_ratio", "plot_loss", "overwrite_output_dir", "resume_changed", "report_to",
+    "load_best_model_at_end", "metric_for_best_model", "streaming", "mix_strategy", "skip_plan",
+)  # fmt: skip
+ENCODING = (  # read where tokens are learned from or measured, not where questions are answered
+    "mask_history", "max_source_length", "max_target_length", "cutoff_len", "packing", "overwrite_cache",
+    "data_cache_dir", "preprocessing_num_workers", "val_size", "show_example",
+)  # fmt: skip
+OF_TRAINING = frozenset({  # neither of an evaluation nor of a prediction, whose verbs say what is done
+    *LEARNING, *(name for name in field_names(FinetuningOptions) if name not in ("stage", "finetuning_type")),
+    "mix_strategy", "interleave_probs", "buffer_size", "logging_steps", "eval_strategy", "eval_steps", "do_train",
+    "do_eval", "do_predict", "predict_with_generate",
+})  # fmt: skip
+UNREAD = {"eval": OF_TRAINING, "predict": OF_TRAINING | set(ENCODING)}  # options that a command does not read
+OUTPUT = {"train": "trainer_output", "eval": "eval_output", "predict": "predict_output"}  # default of --output_dir
 
 RUN_OPTIONS = (
     TrainedModelOptions, DataOptions, FinetuningOptions, GenerationOptions, PreferenceOptions,

@@ -48,7 +48,7 @@ def run(argv: Sequence[str]) -> None:
             record = dataset.record(row)
             print(_visible("\n".join([f"--- {number} ({record.place})", *lines(record)])))
             if encode:
-                print(encode(record))
+                print(encode(record, colours=sys.stdout.isatty()))
         except BadRecord as error:
             print(f"--- {number} ({error.place})\nnot usable: {error.reason}: {error.detail}")
         shown += 1
@@ -91,7 +91,7 @@ def _visible(text: str) -> str:
     return CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
-def _encoder(arguments: ViewOptions) -> Callable[[Record], str]:
+def _encoder(arguments: ViewOptions) -> Callable[..., str]:
     """A function from a record to its tokens as text."""
     from carellama.config.model import ModelOptions
     from carellama.model.load import load_tokenizer
@@ -104,22 +104,27 @@ def _encoder(arguments: ViewOptions) -> Callable[[Record], str]:
     tokenizer = load_tokenizer(model)
     encoder = Encoder(tokenizer, get_template(data.template, tokenizer), data.lengths)
 
-    def encoded(record: Record) -> str:
+    def encoded(record: Record, *, colours: bool) -> str:
         if not isinstance(record, (Text, Chat)):
             return "(pairs and exam questions are not encoded here)"
         (found,) = encoder.encode([record])
         notes = [f"{note.kind}: {note.reason}" for note in found.notes]
-        return "\n".join([*(coloured(tokens, tokenizer) for tokens in found.tokens), *notes])
+        return "\n".join([*(marked(tokens, tokenizer, colours=colours) for tokens in found.tokens), *notes])
 
     return encoded
 
 
-def coloured(tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of an encoded record, learned tokens in green, the others grey, and how many they are."""
+def marked(tokens: Tokens, tokenizer: PreTrainedTokenizerBase, *, colours: bool) -> str:
+    """The text of an encoded record, and how many tokens it has; the learned in green, or in [[ ]] without colours.
+
+    On a terminal the others are grey.
+    """
+    begin, end = (GREEN, PLAIN) if colours else ("[[", "]]")
+    before, behind = (GREY, PLAIN) if colours else ("", "")
     pairs = zip(tokens.input_ids.tolist(), (tokens.labels != IGNORED).tolist(), strict=True)
     text = "".join(
-        f"{GREEN if learned else GREY}"
-        f"{tokenizer.decode([token for token, _ in group], skip_special_tokens=False)}{PLAIN}"
+        f"{begin if learned else before}"
+        f"{tokenizer.decode([token for token, _ in group], skip_special_tokens=False)}{end if learned else behind}"
         for learned, group in itertools.groupby(pairs, key=lambda pair: pair[1])
     )
     return f"{text}\n{counted(len(tokens), 'token')}, {int((tokens.labels != IGNORED).sum())} of them learned"

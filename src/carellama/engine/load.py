@@ -70,7 +70,7 @@ def pick(model: ModelOptions, arguments: EngineOptions) -> tuple[str, str]:
     if arguments.endpoints:
         return "openai", "an --endpoint is given"
     if own:
-        return "transformers", f"{', '.join(own)} is its own"
+        return "transformers", f"no other engine reads {', '.join(own)}"
     if has_gpu():
         if installed("vllm"):
             return "vllm", "there is a GPU, and vllm is installed"

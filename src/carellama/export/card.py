@@ -157,12 +157,21 @@ def _page(
         "Its answers can be wrong: do not use it for decisions about patients.",
         *("", "仅供学习研究，不能代替医生的诊断和治疗。", ""),
         f"- base: {base.hub or base.name}",
+        *_weights_of(base),
         f"- licence of the base: {base.licence or 'unknown; look it up before you pass this model on'}"
         + (f" ({', '.join(licences)})" if licences else ""),
         *facts,
         f"- made by CareLlama {carellama.__version__}",
         "",
     ]
+
+
+def _weights_of(base: BaseModel) -> list[str]:
+    """The line on weights that were read from a .gguf file: mostly rounded, and so not those of the hub."""
+    if base.relation != "quantized":
+        return []
+    other = f"; those of {base.hub} are close and not equal, and an adapter answers slightly otherwise on them"
+    return [f"- weights of the base: read from a .gguf file, in which they may be rounded{other if base.hub else ''}"]
 
 
 def _trainings(records: Sequence[JSONObject]) -> list[str]:
@@ -225,7 +234,7 @@ def _training(record: JSONObject) -> list[str]:
     lines += _table(["result", "value"], results) if results else []
     versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
     stated = {
-        "base": _without_folders(str(record.get("base_model") or "")),
+        "trained on": _without_folders(str(record.get("base_model") or "")),
         "code": record.get("git_commit"),
         "libraries": versions,
     }

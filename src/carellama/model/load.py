@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.environment import few_kernels
 from carellama.config.model import ModelOptions
-from carellama.errors import UserError, nearest, need
+from carellama.errors import UserError, need
 from carellama.hardware import fastest_dtype
+from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_checkpoints
 from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.sharded import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 from carellama.model.zoo.entries import find_entry
-from carellama.model.zoo.resolve import EMBEDDED, model_folder
+from carellama.model.zoo.resolve import model_folder
 from carellama.stages import ModelKind
 from carellama.weights import ADAPTER
 
@@ -53,13 +53,14 @@ def load_tokenizer(model: ModelOptions) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    place = tokenizer_checkpoint(model) or _model_source(model)
-    with as_user_error(place, "tokenizer"):
+    own_place = tokenizer_checkpoint(model)
+    place, shown = own_place or _model_source(model), own_place or _given(model)
+    with as_user_error(shown, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_hub_kwargs(model))
     if own := _chat_template(model):
         tokenizer.chat_template = own
     if tokenizer.eos_token is None:
-        raise UserError(f"the tokenizer of {place} has no end token (eos_token): no answer could ever end")
+        raise UserError(f"the tokenizer of {shown} has no end token (eos_token): no answer could ever end")
     if tokenizer.pad_token is None:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
@@ -110,13 +111,13 @@ def load_config(model: ModelOptions) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     place = _model_source(model)
-    with as_user_error(place, "configuration"):
+    with as_user_error(_given(model), "configuration"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_hub_kwargs(model))
     full = full_checkpoint(model)
     if full:
         with as_user_error(full, "configuration"):
             trained = AutoConfig.from_pretrained(full)
-            _check_same_architecture(config, place, trained, full)
+            _check_same_architecture(config, _given(model), trained, full)
         config.get_text_config().vocab_size = trained.get_text_config().vocab_size  # tokens may have been added
     if model.rope_scaling:
         _apply_rope_scaling(config, model.rope_scaling, model.rope_factor)
@@ -166,9 +167,7 @@ def load_model(
     if kind == "reward":
         config.num_labels, config.problem_type = 1, "regression"
     place = full_checkpoint(model) or _model_source(model)
-    unpacked = (
-        None if Path(model.model_name_or_path).expanduser().is_dir() else _model_source(model)
-    )  # of a .gguf, or a hub id
+    shown = full_checkpoint(model) or _given(model)
     options = _hub_kwargs(model)
     options["dtype"] = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
     family: Any = auto_class(kind)
@@ -181,7 +180,7 @@ def load_model(
         options["attn_implementation"] = attention
     if model.quantization_bit:
         options["quantization_config"] = _quantization(model, options["dtype"])
-    with as_user_error(place, "model"), quiet_loading(place):
+    with as_user_error(shown, "model"), quiet_loading(place):
         network: PreTrainedModel
         network, info = family.from_pretrained(
             source,
@@ -193,10 +192,8 @@ def load_model(
         )
     if kind == "reward":
         info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE_HEAD}.weight"]
-    _check_all_weights_loaded(info, place)
-    if isinstance(place, Path) and place == unpacked:  # peft writes the name into each adapter
-        entry = find_entry(model.model_name_or_path)
-        network.name_or_path = network.config.name_or_path = entry.hub if entry else model.model_name_or_path
+    _check_all_weights_loaded(info, shown)
+    network.name_or_path = network.config.name_or_path = public_name(model)  # peft writes it into each adapter
     network.eval()
     return network
 
@@ -248,6 +245,19 @@ def checkpoint_kind(model: ModelOptions) -> ModelKind:
     else:
         names = load_config(model).architectures
     return "reward" if any(name.endswith("ForSequenceClassification") for name in names or ()) else "causal"
+
+
+def public_name(model: ModelOptions) -> str:
+    """Return the name of the weights for other programs: a folder, an id of the hub; never a cached copy."""
+    place = full_checkpoint(model) or _given(model)
+    entry = find_entry(place) if isinstance(place, str) else None
+    return entry.hub if entry else str(place)
+
+
+def _given(model: ModelOptions) -> Path | str:
+    """Return the base as it was given, for messages: a path, or the name of an embedded model or of the hub."""
+    path = Path(model.model_name_or_path).expanduser()
+    return path if path.exists() else model.model_name_or_path
 
 
 def _model_source(model: ModelOptions) -> Path | str:
@@ -359,37 +369,3 @@ def _check_all_weights_loaded(info: Mapping[str, Collection[object]], place: Pat
     if info["unexpected_keys"]:
         first = sorted(map(str, info["unexpected_keys"]))[0]
         log.warning("%s: %d weights have no use here (%s)", place, len(info["unexpected_keys"]), first)
-
-
-@contextmanager
-def as_user_error(place: Path | str, what: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise over the user's input into one line."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        hint = nearest(place, EMBEDDED) if isinstance(place, str) else ""
-        raise UserError(f"cannot load the {what} of {place}: {_reason(error)}.{hint}") from error
-
-
-def _reason(error: BaseException) -> str:
-    """What to tell the person about an error of transformers or of the hub."""
-    from huggingface_hub import errors as hub
-
-    known: dict[type[BaseException], str] = {
-        hub.GatedRepoError: "the hub wants its terms accepted on its page there, and --hf_auth_token",
-        hub.RepositoryNotFoundError: "there is no such folder, and none on the hub (--hf_auth_token?)",
-        hub.RevisionNotFoundError: "the hub does not have this --model_revision",
-        hub.LocalEntryNotFoundError: "there is no such folder, and the hub cannot be reached",
-        hub.OfflineModeIsEnabled: "there is no such folder, and the hub is switched off (HF_HUB_OFFLINE)",
-    }
-    cause: BaseException | None = error
-    while cause is not None:
-        for kind, reason in known.items():
-            if isinstance(cause, kind):
-                return reason
-        cause = cause.__cause__ or cause.__context__
-    if "trust_remote_code" in str(error):
-        return "it brings Python code of its own; if you trust it give --trust_remote_code true"
-    return " ".join(str(error).split(". ")[0].split()).rstrip(".")

@@ -213,6 +213,8 @@ def quiet_peft() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         for message in ("Found missing adapter keys", "fan_in_fan_out is set to", ".*oft_block_size"):
             warnings.filterwarnings("ignore", message=message, category=UserWarning)
+        # the estimate of the memory alone would say it; whether an adapter belongs to the base is seen by its layers
+        warnings.filterwarnings("ignore", message=".*base_model_name_or_path` was renamed", category=UserWarning)
         warnings.filterwarnings("ignore", message="Using Rank-Stabilized LoRA with", category=UserWarning)
         yield
 

@@ -22,7 +22,7 @@ from carellama.config.model import ModelOptions
 from carellama.hardware import fastest_dtype
 from carellama.model import adapters, lora
 from carellama.model.adapter_plan import AdapterPlan
-from carellama.model.load import SCORE_HEAD, auto_class, load_config
+from carellama.model.load import SCORE_HEAD, auto_class, load_config, public_name
 from carellama.model.lora import AnyModel
 from carellama.stages import ModelKind
 
@@ -49,6 +49,7 @@ def meta_model(
     if model.quantization_bit:
         _stub_quantized_layers(network, model, real)
     made: PreTrainedModel = network.eval()
+    made.name_or_path = public_name(model)  # which a resumed adapter names
     return made
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from carellama.config.environment import world
 from carellama.config.run import RunOptions
 from carellama.errors import UserError
+from carellama.hardware import has_gpu
 from carellama.stages import STAGES
 from carellama.train.distributed import check_engine
 from carellama.train.flag_checks import check_training_flags
@@ -17,7 +20,8 @@ def check_run(options: RunOptions) -> None:
     if not str(options.training.output_dir or "").strip():
         raise UserError("--output_dir is empty: name a folder for the results, as in --output_dir output")
     if not options.data.datasets:
-        raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or a file")
+        raise UserError("no data: give --dataset NAME (a name of dataset_info.json) or --dataset FILE")
+    check_attention(options.model.attention)
     check_method(options)
     check_held_out(options)
     check_stage(options)
@@ -29,6 +33,21 @@ def check_run(options: RunOptions) -> None:
         raise UserError(
             f"--checkpoint_dir has {len(options.model.checkpoints)} folders; only lora adapters can be merged in turn"
         )
+
+
+def check_attention(attention: str) -> None:
+    """Raise `UserError` for flash attention where its package or a GPU is missing."""
+    if attention != "flash_attention_2":
+        return
+    if not find_spec("flash_attn") and not find_spec("kernels"):
+        lacks = "the package flash-attn, which is not installed (pip install flash-attn)"
+    elif not has_gpu():
+        lacks = "a GPU, and there is none"
+    else:
+        return
+    raise UserError(
+        f"--attention {attention} (--flash_attn fa2) needs {lacks}; --attention auto takes the fastest that is here"
+    )
 
 
 def check_method(options: RunOptions) -> None:

@@ -85,6 +85,8 @@ def _check_numbers(options: RunOptions) -> None:
             bounds = f"at least {LEAST[name]}" if name in LEAST else "finite"
             below = f", and below {BELOW[name]:,}" if name in BELOW else ""
             raise UserError(f"--{name} is {value:.15g}; it must be {bounds}{below}")
+    if training.do_train and training.learning_rate == 0:
+        raise UserError("--learning_rate is 0, at which nothing is learned; give a number above 0, such as 5e-5")
     steps = options.asked.get("max_steps")
     if training.max_steps == 0 or training.max_steps < -1:
         raise UserError(f"--max_steps is {steps or training.max_steps}; give at least 1, or -1 for --num_train_epochs")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 from carellama.config.engine import GenerationOptions
 from carellama.config.objectives import READ_BY
 from carellama.config.options import field_names
+from carellama.config.run import LEARNING
 
 if TYPE_CHECKING:
     from carellama.config.run import RunOptions
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 ANSWERS = field_names(GenerationOptions)
 SHARED_WITH_GRPO = ("max_new_tokens",)
-LEARNING = (  # read by a training alone
-    "learning_rate", "num_train_epochs", "max_steps", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps",
-    "optim", "optim_args", "optim_target_modules", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon",
-    "gradient_accumulation_steps", "per_device_train_batch_size", "max_grad_norm", "save_strategy", "save_steps",
-    "save_total_limit", "gradient_checkpointing", "activation_checkpointing", "neftune_noise_alpha", "row_tokens",
-    "loraplus_lr_ratio", "plot_loss", "overwrite_output_dir", "resume_changed", "report_to",
-    "load_best_model_at_end", "metric_for_best_model", "streaming", "mix_strategy", "skip_plan",
-)  # fmt: skip
 OF_HUB = ("hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_always_push", "hub_revision")
 OF_WORKERS = ("dataloader_persistent_workers", "dataloader_multiprocessing_context", "dataloader_in_order")
 ADAPTER = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "peft_type", "oft_block_size")
@@ -189,9 +182,8 @@ def _of_training(options: RunOptions) -> list[tuple[Collection[str], str]]:
         (not training.dataloader_num_workers, OF_WORKERS, "--dataloader_num_workers is 0"),
         (not training.gradient_checkpointing and not training.activation_checkpointing,
          ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"),
-         "--activation_checkpointing is not given"),
+         "--gradient_checkpointing is not given"),
         (not training.use_liger_kernel, ("liger_kernel_config",), "--use_liger_kernel is not given"),
-        (training.learning_rate == 0, ("learning_rate",), "at a rate of 0 nothing is learned"),
     ]  # fmt: skip
     return [(useless, reason) for holds, useless, reason in cases if holds]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from carellama.config.environment import world
 from carellama.config.reader import ParsedOptions, Reader
@@ -40,13 +41,21 @@ def build_run(parsed: ParsedOptions, shared: Collection[str] = ()) -> RunOptions
 
     groups = parsed.groups[: len(RUN_OPTIONS)]
     asked = {name: value for name, value in parsed.asked.items() if not name.endswith("_token")}
-    options = RunOptions.of(groups, build_arguments(groups[-1], parsed.training), asked)
+    options = _with_data(RunOptions.of(groups, build_arguments(groups[-1], parsed.training), asked))
     check_run(options)
     if world()[0] == 0:
         own = {name: value for name, value in parsed.asked.items() if name not in shared}
         for line in options_without_effect(options, own):
             log.warning("%s", line)
     return options
+
+
+def _with_data(options: RunOptions) -> RunOptions:
+    """Take --eval_dataset as the data of a run that trains nothing and has no --dataset."""
+    data = options.data
+    if options.training.do_train or data.datasets or not data.eval_datasets:
+        return options
+    return replace(options, data=replace(data, dataset=data.eval_dataset, eval_dataset=None))
 
 
 def run_options(argv: Sequence[str], command: str = "carellama train", **defaults: object) -> RunOptions:

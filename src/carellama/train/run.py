@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from carellama.config.environment import world
 from carellama.config.help import training_help
 from carellama.config.reader import ParsedOptions
-from carellama.config.run import RUN_OPTIONS, RunOptions, settings_of
+from carellama.config.run import OUTPUT, RUN_OPTIONS, RunOptions, settings_of
 from carellama.config.yaml_file import read_settings
 from carellama.errors import UserError, lookup
 from carellama.files import write_json
@@ -51,13 +51,13 @@ def train(argv: Sequence[str]) -> None:
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """`carellama eval`: loss and perplexity on --dataset."""
-    start(argv, "carellama eval", {"do_eval": True, "output_dir": "eval_output"}, trains=False)
+    """`carellama eval`: loss and perplexity on --dataset, or on --eval_dataset."""
+    start(argv, "carellama eval", {"do_eval": True, "output_dir": OUTPUT["eval"]}, trains=False)
 
 
 def predict(argv: Sequence[str]) -> None:
-    """`carellama predict`: answers to --dataset, with their scores."""
-    settings = {"do_predict": True, "predict_with_generate": True, "output_dir": "predict_output"}
+    """`carellama predict`: answers to --dataset, or to --eval_dataset, with their scores."""
+    settings = {"do_predict": True, "predict_with_generate": True, "output_dir": OUTPUT["predict"]}
     start(argv, "carellama predict", settings, trains=False)
 
 
@@ -296,7 +296,9 @@ def log_data_report(prepared: Prepared | Tasks) -> None:
 
 
 def print_example(example: list[Tokens], tokenizer: PreTrainedTokenizerBase) -> None:
-    """Print one record as the model sees it: learned tokens in green, the others grey."""
-    from carellama.data.view import coloured
+    """Print one record as the model sees it, with what is learned of it."""
+    from carellama.data.view import marked
 
-    print(f"one record, learned tokens in green:\n{coloured(example[0], tokenizer)}", file=sys.stderr)
+    colours = sys.stderr.isatty()
+    shown = marked(example[0], tokenizer, colours=colours)
+    print(f"one record, learned tokens in {'green' if colours else '[[ ]]'}:\n{shown}", file=sys.stderr)

@@ -32,11 +32,12 @@ from carellama.data.encoding.held_out import HeldOut, hold_out, record_of_entrie
 from carellama.data.encoding.preference import AnswerEncoder
 from carellama.data.encoding.token_cache import TokenStore, batch_of, encode_rows, finished, key_of, open_store
 from carellama.data.encoding.token_stream import Mixing, TokenStream
+from carellama.data.file_format import KIND_NAMES
 from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.records import Chat, JSONObject, Pair, Record, Tokens
-from carellama.stages import Stage
+from carellama.stages import STAGES, Stage, other_records
 from carellama.templates.template import Template
 from carellama.text import counted, language
 
@@ -134,21 +135,27 @@ class RowEncoder:
     def _record(self, row: Row | BadRow, report: DataReport) -> Record | None:
         """The record of a row; None when it was counted as skipped. Raises `BadRecord` unless skipping."""
         stage = self.stage
-        takes = f"--stage {stage.name} takes {stage.record_label}"
         try:
             record = self.dataset.record(row, self.system)
             if not isinstance(record, stage.records):
-                raise BadRecord(row.place, takes, f"the row is a {type(record).__name__}")
+                raise BadRecord(row.place, other_records(stage, type(record), KIND_NAMES[type(record)]))
             if isinstance(record, Chat) and record.good is None and stage.needs_judged_answers:
-                raise BadRecord(row.place, takes, "nobody judged the answer of this row")
+                takes = f"--stage {stage.name} takes {stage.record_label}"
+                raise BadRecord(row.place, takes, f"nobody judged this one; those of {stage.example} are judged")
             if isinstance(record, Chat) and record.good is False and stage.refuses_bad_answers:
                 raise BadRecord(row.place, "an answer that was found bad is not learned")
             return last_answer_only(record) if self.last_only and isinstance(record, Chat) else record
         except BadRecord as error:
             if not self.skips:
-                raise error.with_hint(SKIP_HINT) from error
+                raise (error.with_hint(SKIP_HINT) if takes_kind(stage, self.dataset) else error) from error
             report.note(self.dataset.name, "skipped", error.place, error.reason)
             return None
+
+
+def takes_kind(stage: Stage, dataset: Dataset) -> bool:
+    """Whether a stage takes some rows of a dataset: of one of another kind, none are left where they are skipped."""
+    kind = dataset.format.kind
+    return kind is None or issubclass(kind, stage.records)
 
 
 def last_answer_only(record: Chat) -> Chat:
@@ -372,7 +379,11 @@ def conversations(options: RunOptions) -> list[Chat]:
         skips = data.on_bad_record == "skip"
         for record in dataset.records(report, skips=skips, system=data.system_prompt, limit=limit):
             if not isinstance(record, Chat):
-                raise UserError(f"{record.place}: --do_predict takes conversations, not {type(record).__name__}")
+                kind = KIND_NAMES[type(record)]
+                raise UserError(
+                    f"{record.place}: --do_predict takes conversations, and these rows are {kind}: give data such as "
+                    f"{STAGES['sft'].example}"
+                )
             found.append(record)
     if len(found) < sum(entry.rows for entry in report.datasets.values()):
         for line in report.lines():

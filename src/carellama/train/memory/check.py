@@ -6,6 +6,7 @@ check_memory(session)     # raises UserError before the weights are read
 from __future__ import annotations
 
 import logging
+import textwrap
 from dataclasses import replace
 
 from carellama import hardware
@@ -29,7 +30,7 @@ def check_memory(session: Session) -> None:
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - a model that cannot be built without weights may well train
-        log.warning("memory: no estimate of this model (%s)", " ".join(str(error).split())[:100])
+        log.warning("memory: no estimate of this model (%s)", textwrap.shorten(str(error), 200, placeholder=" ..."))
         return
     have = "" if found["available"] is None else f" of {format_bytes(found['available'])}"
     log.info("memory: about %s%s", format_bytes(found["total"]), have)

@@ -86,7 +86,9 @@ def check_reward(name: str, options: RunOptions, tokenizer: PreTrainedTokenizerB
     try:
         other, own = load_config(arguments), load_tokenizer(arguments)
     except UserError as error:
-        raise UserError(str(error).replace("--model_name_or_path", "--reward_model")) from error
+        reason = str(error).replace("--model_name_or_path", "--reward_model").rstrip(".")
+        made = "" if Path(name).exists() else "; --stage rm makes one: carellama train examples/rm.yaml, for example"
+        raise UserError(f"--reward_model {name}: {reason}{made}") from error
     if not any("SequenceClassification" in kind for kind in other.architectures or ()) or other.num_labels != 1:
         kind = ", ".join(other.architectures or ("no architecture",))
         raise UserError(
