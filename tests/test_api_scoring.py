@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from api_server import running, until
-from carellama.engine.base import Piece, Sampling, TokenLogprob, drain
+from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob, drain
 from carellama.engine.generate import stream
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.scripted import ScriptedEngine
+from carellama.engine.token_text import raw_bytes, shown, token_text, told_text
 from carellama.engine.transformers.engine import TransformersEngine
-from carellama.serve.api.formatting import CompletionFormatter, offsets
+from carellama.serve.api.formatting import CompletionFormatter, logprobs_of, offsets
 from carellama.templates.template import get_template
 from conftest import make_model, make_tokenizer
 
@@ -187,3 +188,32 @@ def test_a_prompt_of_marks_is_continued_as_its_ids(engine) -> None:
     ids = engine.tokenize(text, begin=True, marks=True)
     assert engine.detokenize(ids).endswith(text)
     assert drain(stream(engine, ids, GREEDY)).prompt_tokens == len(ids)
+
+
+def test_parts_of_a_character_have_their_bytes() -> None:
+    """Each had the bytes of U+FFFD, and of the likeliest tokens only one such was left in /v1/completions."""
+    parts = [token_text(piece, "\ufffd") for piece in ("èĤ", "º", "<0xE8>", "▁肺")]
+    assert [raw_bytes(part) for part in parts] == [b"\xe8\x82", b"\xba", b"\xe8", None]
+    assert token_text("Ġa", " a") == " a" and raw_bytes(" 肺") == " 肺".encode()
+    tokens = [TokenLogprob(part, -1.0, tuple((each, -2.0) for each in parts)) for part in parts[:2]]
+    told = [row["bytes"] for row in logprobs_of(tokens)]
+    assert bytes([*told[0], *told[1]]).decode() == "肺"
+    first = logprobs_of(tokens)[0]
+    assert first["token"] == "\ufffd" and [row["bytes"] for row in first["top_logprobs"]][3] is None
+    choice = CompletionFormatter("m").full_choice(0, Reply("肺", "stop", 1, 2, logprobs=tuple(tokens)))
+    assert choice["logprobs"]["tokens"] == [r"bytes:\xe8\x82", r"bytes:\xba"]
+    assert list(choice["logprobs"]["top_logprobs"][0]) == [r"bytes:\xe8\x82", r"bytes:\xba", r"bytes:\xe8", "\ufffd"]
+    json.dumps(choice, ensure_ascii=False).encode()
+
+
+def test_parts_of_a_character_that_a_server_tells_of() -> None:
+    assert raw_bytes(told_text("\ufffd", [0xE8, 0x82])) == b"\xe8\x82" == raw_bytes(told_text(r"bytes:\xe8\x82"))
+    for told in (None, [0xEF, 0xBF, 0xBD]):
+        assert raw_bytes(told_text("\ufffd", told)) is None
+    assert shown(told_text("a\ud83d")) == "a\ufffd"
+
+
+def test_the_bytes_of_a_tokenizer_join_to_the_text(engine) -> None:
+    text = "肺炎 Asthma 🫁"
+    joined = b"".join(raw_bytes(engine._token_text(token)) or b"" for token in engine.tokenize(text))
+    assert joined.decode() == text

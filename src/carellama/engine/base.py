@@ -95,7 +95,8 @@ class Sampling:
 class TokenLogprob:
     """A token, its log-probability before temperature and penalties, and the likeliest in its place.
 
-    The log-probability is NaN for a first token, which nothing precedes.
+    The log-probability is NaN for a first token, which nothing precedes. The texts are as `engine.token_text` has them:
+    bytes of a part of a character are escaped; U+FFFD where the engine does not know them.
     """
 
     token: str

@@ -44,11 +44,12 @@ from carellama.engine.base import (
 )
 from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
 from carellama.engine.generate import follow
-from carellama.engine.llamacpp.scores import Scores
+from carellama.engine.llamacpp.scores import Scores, likeliest
 from carellama.engine.llamacpp.server import Server, ServerOptions, import_xllamacpp
 from carellama.engine.llamacpp.stepwise import StepwiseCompletion
 from carellama.engine.parts import kept_marks, split_parts
 from carellama.engine.prompts import check_sampled_tokens, check_scored_ids, check_token_ids, prepare_ids
+from carellama.engine.token_text import told_text
 from carellama.engine.tools import resolve_tool_choice
 from carellama.engine.transformers.grammar import lark_of
 from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
@@ -362,9 +363,9 @@ def _logprobs(tokens: Iterable[JSONObject], count: int | None) -> tuple[TokenLog
     """The log-probabilities of tokens, with the `count` likeliest ones at each place; None: they are not asked for."""
     return tuple(
         TokenLogprob(
-            token["token"],
+            told_text(token["token"], token.get("bytes")),
             token["logprob"],
-            tuple((one["token"], one["logprob"]) for one in token["top_logprobs"][:count]),
+            likeliest(token["top_logprobs"], count or 0),
         )
         for token in (tokens if count is not None else ())
     )

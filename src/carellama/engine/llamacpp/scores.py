@@ -14,6 +14,7 @@ from collections.abc import Generator, Mapping, Sequence
 
 from carellama.engine.base import Piece, TokenLogprob, Unavailable
 from carellama.engine.llamacpp.server import Server
+from carellama.engine.token_text import told_text
 from carellama.records import JSONObject
 
 FORCED = 1e9  # a bias that no score outweighs
@@ -64,11 +65,12 @@ class Scores:
         said = self._ask(before, token, max(1, count))
         if said is not None:
             tops = said["top_logprobs"]
-            return TokenLogprob(said["token"] or self.server.text_of([token]), said["logprob"], _top(tops, count))
+            text = told_text(said["token"], said.get("bytes")) or self.server.text_of([token])
+            return TokenLogprob(text, said["logprob"], likeliest(tops, count))
         tops = self.likeliest(before, [token])
         for one in tops:
             if one["id"] == token:
-                return TokenLogprob(self.server.text_of([token]), one["logprob"], _top(tops, count))
+                return TokenLogprob(self.server.text_of([token]), one["logprob"], likeliest(tops, count))
         raise Unavailable("llama.cpp's server does not tell the log-probability of a token of the prompt")
 
     def _ask(self, before: list[int], token: int, count: int) -> JSONObject | None:
@@ -80,5 +82,6 @@ class Scores:
         return said
 
 
-def _top(tops: Sequence[JSONObject], count: int) -> tuple[tuple[str, float], ...]:
-    return tuple((one["token"], one["logprob"]) for one in tops[:count])
+def likeliest(tops: Sequence[JSONObject], count: int) -> tuple[tuple[str, float], ...]:
+    """Return the first `count` of the tokens that the server tells of, with their log-probabilities."""
+    return tuple((told_text(one["token"], one.get("bytes")), one["logprob"]) for one in tops[:count])

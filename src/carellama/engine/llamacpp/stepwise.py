@@ -18,6 +18,7 @@ from typing import Any
 from carellama.engine.base import Piece, Reply, Sampling, TokenLogprob
 from carellama.engine.detokenizer import REPLACEMENT_CHARACTER, Detokenizer
 from carellama.engine.llamacpp.server import Server
+from carellama.engine.token_text import shown
 from carellama.records import JSONObject
 
 Body = Callable[[list[int], int, Sampling], JSONObject]  # (ids, most tokens, sampling) -> a request
@@ -80,7 +81,7 @@ class StepwiseCompletion:
 def _attach_text(found: tuple[TokenLogprob, ...], text: str) -> tuple[TokenLogprob, ...]:
     """A token that ends a character is called by it; those before it are not found."""
     return tuple(
-        replace(one, token=text) if REPLACEMENT_CHARACTER in one.token else one
+        replace(one, token=text) if REPLACEMENT_CHARACTER in shown(one.token) else one
         for one in found
-        if text or REPLACEMENT_CHARACTER not in one.token
+        if text or REPLACEMENT_CHARACTER not in shown(one.token)
     )

@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from carellama.engine.base import FinishReason, Piece, Reply, Sampling, TokenLogprob, Unavailable, Unsupported
+from carellama.engine.token_text import told_text
 from carellama.errors import UserError
 from carellama.files import print_status
 from carellama.records import JSONObject, ToolCall
@@ -126,13 +127,17 @@ def _logprobs(given: object, count: int | None) -> Iterator[TokenLogprob]:
         return
     if given.get("content"):
         rows = [
-            (row["token"], row["logprob"], [(one["token"], one["logprob"]) for one in row.get("top_logprobs") or ()])
+            (
+                told_text(row["token"], row.get("bytes")),
+                row["logprob"],
+                [(told_text(one["token"], one.get("bytes")), one["logprob"]) for one in row.get("top_logprobs") or ()],
+            )
             for row in given["content"]
         ]
     else:
         tops = given.get("top_logprobs") or [None] * len(given.get("tokens") or ())
         rows = [
-            (token, logprob, list((top or {}).items()))
+            (told_text(token), logprob, [(told_text(word), value) for word, value in (top or {}).items()])
             for token, logprob, top in zip(
                 given.get("tokens") or (), given.get("token_logprobs") or (), tops, strict=True
             )

@@ -151,7 +151,7 @@ class OpenVINOEngine:
         decode = self.tokenizer.decode_keeping(kept_marks(self.tokenizer.chat.jinja, sampling))
         detokenizer = Detokenizer(decode, self.tokenizer.stop_ids, [*self.tokenizer.stops, *sampling.stop])
         config = generation_config(sampling, room, self.tokenizer.stop_ids)
-        return Request(ids, detokenizer, sampling, config, on_event)
+        return Request(ids, detokenizer, sampling, config, on_event, self.tokenizer.backend.id_to_token)
 
 
 def check_supported(sampling: Sampling) -> None:

@@ -1,7 +1,7 @@
 """The process of OpenVINO GenAI as the engine has it: requests go out as lines, what is computed comes back as events.
 
     worker = WorkerClient({"model": "model.gguf", "blocks": 2048, "parallel": 8})
-    handle = worker.submit(Request(ids, detokenizer, sampling, config, on_event))
+    handle = worker.submit(Request(ids, detokenizer, sampling, config, on_event, tokenizer.backend.id_to_token))
 
 One thread writes, one reads; `carellama.engine.openvino.worker` describes the lines.
 """
@@ -14,11 +14,13 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from carellama.engine.base import FinishReason, OnEvent, Piece, Reply, Sampling, TokenLogprob, Unavailable
 from carellama.engine.detokenizer import Detokenizer
+from carellama.engine.token_text import token_text
 from carellama.errors import UserError
 from carellama.records import JSONObject
 
@@ -32,11 +34,17 @@ class Request:
     """One answer in the making; `on_event` is told what becomes of it, see `Engine.submit`."""
 
     def __init__(
-        self, ids: list[int], detokenizer: Detokenizer, sampling: Sampling, config: JSONObject, on_event: OnEvent
+        self,
+        ids: list[int],
+        detokenizer: Detokenizer,
+        sampling: Sampling,
+        config: JSONObject,
+        on_event: OnEvent,
+        piece: Callable[[int], str | None],
     ) -> None:
         self.ids, self.config = ids, config
         self.done = False
-        self._detokenizer, self._sampling, self._on_event = detokenizer, sampling, on_event
+        self._detokenizer, self._sampling, self._on_event, self._piece = detokenizer, sampling, on_event, piece
         self._logprobs: list[TokenLogprob] = []
 
     def take(self, event: WorkerEvent) -> None:
@@ -54,7 +62,8 @@ class Request:
             if detokenizer.stopped:
                 break
             if self._sampling.top_logprobs is not None:
-                found.append(TokenLogprob(detokenizer.decode([token]), min(logprob, 0.0)))
+                named = token_text(self._piece(token), detokenizer.decode([token]))
+                found.append(TokenLogprob(named, min(logprob, 0.0)))
         self.done = detokenizer.stopped or bool(reason)
         if self.done:
             text += detokenizer.end()

@@ -41,6 +41,7 @@ from carellama.engine.generate import seeded
 from carellama.engine.parts import kept_marks, reads_calls, split_parts
 from carellama.engine.prompts import check_sampled_tokens, check_scored_ids, check_token_ids, prepare_ids
 from carellama.engine.scoring import mean_pool, prompt_logprobs
+from carellama.engine.token_text import token_text
 from carellama.engine.tools import resolve_tool_choice, tools_to_system_prompt
 from carellama.engine.transformers.batcher import BatchedRequest, Batcher
 from carellama.engine.transformers.grammar import Grammar, Matcher
@@ -327,8 +328,9 @@ class TransformersEngine:
 
     def _token_text(self, token: int) -> str:
         text = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        assert isinstance(text, str)
-        return text
+        piece = self.tokenizer.convert_ids_to_tokens(token)
+        assert isinstance(text, str) and (piece is None or isinstance(piece, str))
+        return token_text(piece, text)
 
     @contextmanager
     def _ensure_ready(self) -> Iterator[None]:

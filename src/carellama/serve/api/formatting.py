@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from carellama.engine.base import Piece, Reply, TokenLogprob
+from carellama.engine.token_text import named, raw_bytes, shown
 from carellama.records import JSONObject
 from carellama.serve.api.errors import event
 
@@ -183,14 +184,19 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> JSONObject:
 
 
 def _logprob(token: str, logprob: float) -> JSONObject:
-    return {"token": token, "logprob": finite_logprob(logprob), "bytes": list(token.encode("utf-8", "replace"))}
+    raw = raw_bytes(token)
+    return {
+        "token": shown(token),
+        "logprob": finite_logprob(logprob),
+        "bytes": list(raw) if raw is not None else None,
+    }
 
 
 def _likeliest(token: TokenLogprob) -> JSONObject:
-    """The likeliest tokens and the token itself, as OpenAI has it. Of those with the same text the likeliest counts."""
+    """The likeliest tokens and the token itself, as OpenAI has it. Of those with the same name the likeliest counts."""
     found: JSONObject = {}
     for text, logprob in (*token.top, (token.token, token.logprob)):
-        found.setdefault(text, finite_logprob(logprob))
+        found.setdefault(named(text), finite_logprob(logprob))
     return found
 
 
@@ -202,19 +208,19 @@ def offsets(tokens: Sequence[TokenLogprob], text: str, text_at: int, at: int) ->
     """
     starts = []
     broken = False
-    for one in tokens:
-        if broken and one.token and BROKEN not in one.token:
-            found = text.find(one.token, max(0, at - text_at))
+    for token in (shown(one.token) for one in tokens):
+        if broken and token and BROKEN not in token:
+            found = text.find(token, max(0, at - text_at))
             at, broken = (text_at + found if found >= 0 else at), False
         starts.append(at)
-        at += len(one.token.replace(BROKEN, ""))
-        broken = broken or BROKEN in one.token
+        at += len(token.replace(BROKEN, ""))
+        broken = broken or BROKEN in token
     return starts, at
 
 
 def _legacy_logprobs(tokens: Sequence[TokenLogprob], starts: Sequence[int]) -> JSONObject:
     return {
-        "tokens": [one.token for one in tokens],
+        "tokens": [named(one.token) for one in tokens],
         "token_logprobs": [None if math.isnan(one.logprob) else finite_logprob(one.logprob) for one in tokens],
         "top_logprobs": [None if math.isnan(one.logprob) else _likeliest(one) for one in tokens],
         "text_offset": list(starts),

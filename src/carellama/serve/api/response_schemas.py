@@ -54,11 +54,11 @@ class Usage(ResponseModel):
 
 
 class TopLogprob(ResponseModel):
-    """A token, its log-probability, its bytes in UTF-8."""
+    """A token, its log-probability, its bytes in UTF-8; null where the engine does not know them."""
 
     token: str
     logprob: float
-    bytes: list[int]
+    bytes: list[int] | None
 
 
 class TokenLogprobs(TopLogprob):
