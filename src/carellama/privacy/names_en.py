@@ -37,6 +37,13 @@ def has_known_name(found: Candidate) -> bool:
     return any(map(_is_known_name, found.text.split()))
 
 
+def is_surname_first(found: Candidate) -> bool:
+    """Whether a known surname and a known given name stand there: smith, john."""
+    last, first = (word.lower() for word in found.text.split()[:2])
+    last, words = last.rstrip(","), english()
+    return last in words.last_names and first in words.first_names and not {last, first} & words.not_names
+
+
 def trim_name(found: Candidate, *, any_case: bool = False, known: bool = False, signed: bool = False) -> bool:
     """Keep the words up to the first that is no name, by default one without a capital, if a name is left."""
     plain, value = found.plain, found.text
@@ -126,7 +133,7 @@ def _is_ordinary_word(bare: str) -> bool:
 CHECKS: Checks = {
     check.__name__: check
     for check in (
-        *(is_speech, is_lower_case, has_known_name, trim_name, trim_name_any_case, trim_known_name),
+        *(is_speech, is_lower_case, has_known_name, is_surname_first, trim_name, trim_name_any_case, trim_known_name),
         *(trim_stated_name, trim_signature),
     )
 }
