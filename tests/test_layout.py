@@ -93,6 +93,7 @@ IMPORTS: dict[str, set[str]] = {
             "files",
             "engine.base",
             "engine.generate",
+            "engine.token_text",
             "engine.worker_pool",
             "knowledge",
             "package_data",
