@@ -58,11 +58,14 @@ def unfinished(finished: Path) -> Path:
     return finished
 
 
-def test_an_empty_output_dir_is_refused(tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_output_dir_is_refused(
+    tmp_path: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
     """--output_dir "" --overwrite_output_dir removed runs/ and checkpoint-old/ of the working folder."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="--output_dir is empty"):
-        train(tmp_path, tiny_folder, output_dir="", overwrite_output_dir=True)
+    with pytest.raises(UserError, match=r"--output_dir is (empty|an empty text)"):
+        train(tmp_path, tiny_folder, output_dir=given, overwrite_output_dir=True)
 
 
 def test_only_what_a_training_wrote_is_removed(finished: Path, tmp_path: Path) -> None:
