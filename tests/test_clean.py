@@ -262,12 +262,12 @@ def until_something_waits(process: int) -> None:
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"threshold": 2.0}, "threshold 2 is not between"),
+        ({"threshold": 2.0}, "at least 0 and at most 1"),
         ({"languages": "cn"}, "unknown language 'cn'"),
         ({"secret_file": "x"}, "--secret_file is for"),
         ({"deidentify": "surrogate", "secret_file": "nowhere"}, "cannot read --secret_file"),
         ({"removed_text": True}, "needs --removed"),
-        ({"exam_characters": 3}, "below 8"),
+        ({"exam_characters": 3}, "at least 8"),
         ({"exam_similarity": 0.2}, "neither 0 nor between"),
         ({"shortest_answer": 9999}, "no row is left"),
         ({"exams": ["data/consult_en.json"]}, "holds no exam question"),
@@ -288,8 +288,12 @@ def test_texts_and_conversations_do_not_come_into_one_file(source: Path) -> None
 
 
 def test_a_file_that_is_there_is_kept(source: Path) -> None:
-    with pytest.raises(UserError, match="there already"):
-        clean(CleanOptions([str(source)], output=str(source)))
+    other = source.with_name("other.jsonl")
+    other.write_text("mine", encoding="utf-8")
+    for output, says in ((source, "the original stays"), (other, "there already")):
+        with pytest.raises(UserError, match=says):
+            clean(CleanOptions([str(source)], output=str(output)))
+    assert other.read_text(encoding="utf-8") == "mine"
 
 
 @pytest.mark.parametrize("answer", ["你好！", "Hi.", "https://example.org/a", "As an AI language model, I can not."])

@@ -136,7 +136,7 @@ def test_a_key_is_revoked_by_its_id_or_all_of_it(place, capsys):
     ("words", "says"),
     [
         ("--scopes chat,prescribe", "unknown scope 'prescribe'"),
-        ("--scopes ,", "--scopes is empty"),
+        ("--scopes ,", "--scopes is ','"),
         ("--requests_per_minute 0", "at least 1"),
         ("--concurrent 3000000000", "at most"),
         ("--tokens_per_day -5", "at least 1"),

@@ -270,7 +270,7 @@ def test_learned_pieces_save_tokens_on_texts_held_out(tmp_path, tiny_folder, cap
     text = "有糖尿病和高血压，头晕时请多喝水，量血压也请复查。"
     found = tokenizer.convert_ids_to_tokens(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert Counter(token for token in found if token in learned) == pieces._uses(Counter([text]), learned)
-    with pytest.raises(UserError, match="--overwrite true"):
+    with pytest.raises(UserError, match="give --overwrite"):
         pieces.run(argv)
 
 

@@ -178,7 +178,7 @@ def check_finite(name: str, value: object) -> None:
 def _check_text(name: str, word: str, *, commas: bool) -> None:
     """Raise `UserError` for an empty text, and for an empty part of a list, as shell variables without a value make."""
     if not word.strip(" \t,"):
-        given = "an empty text" if not word.strip() else repr(word)
+        given = "empty" if not word.strip() else repr(word)
         raise UserError(f"--{name} is {given}: give a value, or leave the option out (is a shell variable unset?)")
     if commas and not all(part.strip() for part in word.split(",")):
         raise UserError(f"--{name} {word!r} has an empty part between its commas (is a shell variable unset?)")

@@ -104,10 +104,12 @@ class Reader:
             for name, words in given.items()
             if name not in self.types
         }
+        types = {
+            name: kind if name in settings or name in flags else dataclasses.replace(kind, empty=True)
+            for name, kind in self.types.items()  # a default of the command may be empty
+        }
         groups = [
-            group(
-                **{name: kind.value(name, given[name]) for name, kind in option_types(group).items() if name in given}
-            )
+            group(**{name: types[name].value(name, given[name]) for name in option_types(group) if name in given})
             for group in self.groups
         ]
         return ParsedOptions(groups, training, {name: " ".join(words) or "true" for name, words in given.items()})
