@@ -111,8 +111,21 @@ EVERYDAY = [
     "舌头咬破了一点",
     "新生儿正常心率是多少",
     "被猫抓了一下，没破皮",
+    # 从昨天开始 stood in practice texts of emergencies alone: a sore throat was one
+    "我从昨天开始嗓子疼。",
+    "从昨天开始头疼",
+    "从大前天开始嗓子发痒",
+    "我从昨天夜里开始有点鼻塞",
+    "从周五开始有点腹泻，一天两次",
+    "I have had a stuffy nose since tuesday",
 ]
 EMERGENCIES = [
+    "从昨天开始左手完全不能动",
+    "从昨晚开始高烧40度，说胡话",
+    "从今早起孩子嘴唇发紫",
+    "从昨天开始肚子疼得直不起腰，呕血",
+    "my face has drooped since this morning",
+    "since this morning I can't see on one side",
     "he is choking",
     "噎住了",
     "I can't breathe",
