@@ -46,6 +46,9 @@ check: lint  ## all that CI asks for; types and docs beside the tests, whose sum
 	status=0; $(MAKE) --no-print-directory test || status=$$?; \
 	wait $$beside || { echo 'error: `make types docs` failed, see above' >&2; status=2; }; exit $$status
 
+web:  ## build the web page from web/ into src/carellama/serve/web/static (needs Node 20)
+	cd web && npm ci --no-audit --no-fund && npm run build
+
 bench: $(READY)  ## what the benchmarks measure, without the peers
 	$(PYTHON) benchmarks/encode_rate.py
 
@@ -53,4 +56,4 @@ clean:  ## remove what can be made again (not the model cache)
 	rm -rf .venv site build dist *.egg-info src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help install demo demo-zh terms test lint types docs check bench clean
+.PHONY: help install demo demo-zh terms test lint types docs check web bench clean

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastapi import FastAPI
+
 from carellama.config.serve import ApiOptions
 from carellama.engine.base import Engine
 from carellama.engine.scripted import ScriptedEngine
@@ -39,6 +41,7 @@ def running(
     embedder: Any = None,
     consultant: Engine | None = None,
     mode: Mode = "answer",
+    extend: Callable[[FastAPI], None] = lambda app: None,
     **settings: Any,
 ) -> Iterator[Running]:
     """Serve an engine while the block runs."""
@@ -46,6 +49,7 @@ def running(
     app = create_app(
         engine, arguments, auth=auth or NoAuth(), score=score, embedder=embedder, consultant=consultant, mode=mode
     )
+    extend(app)
     with bind_socket(arguments.host, arguments.port) as listening:
         one = server.Server(server._config(app, arguments), app)
         thread = threading.Thread(target=one.run, kwargs={"sockets": [listening]}, daemon=True)

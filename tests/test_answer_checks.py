@@ -252,7 +252,7 @@ def test_a_sentence_that_never_ends_is_judged_in_time() -> None:
         ("answers:\n  dose: on\n  dose: off", ":3: the key 'dose' stands in line 2"),
         ("- dose", ":1: a policy has the sections requests, answers and conversation"),
         ("answers: on", ":1: a policy has the sections requests, answers and conversation"),
-        ("", ":1: a policy has the sections"),
+        ("", ":1: the file is empty; a policy has the sections"),
     ],
 )
 def test_a_faulty_policy_is_refused_with_its_line(tmp_path: Path, text: str, says: str) -> None:

@@ -1,6 +1,6 @@
 """Numbers survive: what goes through files, cleaning, chat formats and the API is the text that went in.
 
-The page and the terminal are in test_page_markdown.py and test_terminal.py, documents in test_document_numbers.py,
+The page and the terminal are in test_gradio_markdown.py and test_terminal.py, documents in test_document_numbers.py,
 de-identification in test_privacy.py.
 """
 

@@ -26,7 +26,6 @@ from carellama.safety.layer import SafetyLayer
 from carellama.safety.notices import countries
 from carellama.serve.terminal import ChatSession, ask
 from inline_engine import InlineEngine
-from test_web import asked, page_of
 
 ALARM = [Message("user", "胸口压着疼，一身冷汗")]
 QUIET = [Message("user", "感冒两天，流鼻涕")]
@@ -319,15 +318,6 @@ def test_a_soon_notice_is_a_field_only(tmp_path: Path, capsys) -> None:
     assert [(notice.level, notice.rule) for notice in reply.notices][:1] == [("soon", "wart")]
     ask(one, "a verruca")
     assert capsys.readouterr() == ("ok\n", "")
-
-
-def test_the_page_keeps_the_note_of_a_notice_beside_the_answer() -> None:
-    page = page_of(ScriptedEngine("请立即就医。"))
-    page.assistant.safety = SafetyLayer("warn")
-    assert "120" in asked(page, ALARM[0].content)[-1][1]
-    page.assistant.safety = SafetyLayer("on")
-    assert "120" not in asked(page, ALARM[0].content, "b")[-1][1]
-    assert "120" not in asked(page, "还是疼", "b")[-1][1]
 
 
 def test_the_terminal_shows_the_notice_first(capsys) -> None:

@@ -194,7 +194,7 @@ def chat(argv: Sequence[str]) -> None:
     from carellama.config.reader import parse_options
     from carellama.config.serve import CHAT_OPTIONS
 
-    with _assistant(*parse_options(CHAT_OPTIONS, argv, "carellama chat")) as assistant:
+    with open_assistant(*parse_options(CHAT_OPTIONS, argv, "carellama chat")) as assistant:
         from carellama.serve import terminal
 
         terminal.chat(assistant)
@@ -210,27 +210,30 @@ def ask(argv: Sequence[str]) -> None:
     from carellama.serve import terminal
 
     question = terminal.read_question(asked.question)
-    with _assistant(*options) as assistant:
+    with open_assistant(*options) as assistant:
         terminal.ask(assistant, question, as_json=asked.json)
 
 
 def web(argv: Sequence[str]) -> None:
     """Serve the web page until it is stopped."""
+    from carellama.config.consultation import ConsultOptions
     from carellama.config.reader import parse_options
     from carellama.config.serve import CHAT_OPTIONS, WebOptions, credentials
     from carellama.errors import need
 
-    *options, page = parse_options((*CHAT_OPTIONS, WebOptions), argv, "carellama web")
+    groups = parse_options((*CHAT_OPTIONS, WebOptions), argv, "carellama web")
+    model, data, generating, engine, safety, consult, page = groups
     password = credentials(page)  # what is wrong with it shows before the weights are read
-    need("gradio", extra="web", why="the web page")
-    from carellama.serve.page import web as server
+    _check_consult(consult, _safety(safety, with_model=False))
+    need("fastapi", extra="serve", why="the web page")
+    from carellama.serve.web.app import serve_page
 
-    with _assistant(*options) as assistant:
-        server.run(assistant, page, password)
+    with open_assistant(model, data, generating, engine, safety, ConsultOptions()) as assistant:
+        serve_page(assistant, page, password, consultant=_consultant(assistant, consult), mode=consult.mode)
 
 
 @contextmanager
-def _assistant(
+def open_assistant(
     model: ModelOptions,
     data: PromptOptions,
     generating: GenerationOptions,

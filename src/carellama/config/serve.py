@@ -16,6 +16,7 @@ from carellama.config.options import Options, option, split_commas
 from carellama.config.safety import SafetyOptions
 from carellama.errors import UserError
 
+Profile = Literal["patient", "clinician", "researcher"]
 MODEL = "carellama"  # the name of the model in requests; an adapter's is carellama:NAME
 SHORTEST = 8  # characters of a password
 
@@ -150,8 +151,22 @@ class WebOptions(ServerOptions):
     )
     queue: int = option("Questions that may wait for their turn; more are refused.", 32, at_least=0)
     question_chars: int = option("Longest question, in characters.", 20000, at_least=1)
+    profile: Literal["auto", "patient", "clinician", "researcher"] = option(
+        "Who uses the page; patients see no sampling and no system prompt; auto: researcher on loopback, else patient.",
+        "auto",
+    )
+    keep: Literal["browser", "nothing"] = option(
+        "Where conversations are kept: in the browser, or nowhere: they are gone when the page is closed.", "browser"
+    )
     ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
     ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
+
+    @property
+    def viewer(self) -> Profile:
+        """Who uses the page."""
+        if self.profile != "auto":
+            return self.profile
+        return "researcher" if self.loopback and not self.share else "patient"
 
 
 def credentials(arguments: WebOptions) -> str | None:

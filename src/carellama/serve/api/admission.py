@@ -30,6 +30,7 @@ class AdmissionQueue:
         self.on_change: Callable[[], None] = lambda: None  # called after each change of running and waiting
         self._people: deque[asyncio.Future[None]] = deque()
         self._background: deque[asyncio.Future[None]] = deque()
+        self._turns: dict[asyncio.Task[object] | None, asyncio.Future[None]] = {}  # of the tasks that wait
         self._in_a_row = 0  # slots given to people while somebody waited in the background
         self._mean = 1.0  # seconds that recent answers held their slots
 
@@ -56,6 +57,18 @@ class AdmissionQueue:
         if needed > (0 if background else len(self._background)):
             raise self._rejected("the request queue is full")
 
+    def ahead_of(self, task: asyncio.Task[object]) -> int | None:
+        """Return how many answers have their turn before the one that a task waits for; None: it does not wait."""
+        if (turn := self._turns.get(task)) is None or turn.done():
+            return None
+        if turn in self._people:
+            return self._people.index(turn)
+        return len(self._people) + self._background.index(turn)
+
+    def estimate(self, ahead: int) -> float:
+        """Return roughly in how many seconds an answer with so many before it has its turn."""
+        return self._mean * (ahead + 1) / self.max_running
+
     async def _acquire(self, *, background: bool) -> None:
         self.check_capacity(background=background)
         if self.running < self.max_running and not self.waiting:
@@ -69,6 +82,7 @@ class AdmissionQueue:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue = self._background if background else self._people
         queue.append(turn)
+        self._turns[task := asyncio.current_task()] = turn
         self.on_change()
         try:
             async with asyncio.timeout(self.wait_timeout):
@@ -82,6 +96,8 @@ class AdmissionQueue:
             if isinstance(error, TimeoutError):
                 raise self._rejected(f"the request waited {self.wait_timeout:g} s in the queue") from None
             raise
+        finally:
+            del self._turns[task]
 
     def _release(self) -> None:
         """Give the slot to who is next, else leave it free."""
@@ -97,5 +113,5 @@ class AdmissionQueue:
         self.on_change()
 
     def _rejected(self, reason: str) -> Rejected:
-        wait = min(MAX_RETRY_AFTER, max(1.0, self._mean * (self.waiting + 1) / self.max_running))
+        wait = min(MAX_RETRY_AFTER, max(1.0, self.estimate(self.waiting)))
         return Rejected(429, "server_busy", f"the server is busy: {reason}; ask again later", wait)

@@ -76,7 +76,13 @@ class Auth(ABC):
 
 
 class NoAuth(Auth):
-    """No keys, every scope, no limits: for a server that only this machine can reach."""
+    """No keys, every scope, no limits: for a server that only this machine can reach.
+
+    `any_host`: others reach it too, through something that asks for a password.
+    """
+
+    def __init__(self, *, any_host: bool = False) -> None:
+        self.any_host = any_host
 
     def authenticate(self, authorization: str | None) -> Caller:
         """Anyone."""

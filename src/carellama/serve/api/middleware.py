@@ -271,7 +271,8 @@ class RequestMiddleware:
             raise InvalidRequest("the request has two Host headers", "host")
         if self.state.draining and scope["path"] not in PUBLIC_ROUTES:
             raise shutting_down()
-        if isinstance(self.state.auth, NoAuth) and not names_this_machine(headers.get("host", "")):
+        auth = self.state.auth
+        if isinstance(auth, NoAuth) and not auth.any_host and not names_this_machine(headers.get("host", "")):
             text = "this server has no API keys and accepts requests for localhost only"
             raise InvalidRequest(f"{text}; create one with carellama keys add", "host", "wrong_host", 403)
         length, limit = headers.get("content-length", ""), self.state.settings.max_body_bytes

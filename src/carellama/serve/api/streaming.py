@@ -117,6 +117,11 @@ class StreamPump:
         """Whether there is an event already."""
         return bool(self._events)
 
+    @property
+    def ahead(self) -> int | None:
+        """How many answers have their turn before the first of this request; None: that one does not wait."""
+        return self._queue.ahead_of(self._tasks[0])
+
     async def wait_first_event(self, patience: float) -> None:
         """Wait until there is an event, and raise it if it is an error; at most `patience` seconds from the first slot.
 

@@ -1,0 +1,59 @@
+// An answer as a list of segments, and what the events of a stream do to it.
+import type { Chunk, Message, Segment } from '../types'
+
+/** The text of a message as it was written: what is sent back, copied and exported. */
+export function textOf(message: { segments: Segment[] }): string {
+  return message.segments.map((segment) => segment.text).join('')
+}
+
+export function newMessage(from: Pick<Message, 'id' | 'conversation' | 'parent' | 'role'> & Partial<Message>): Message {
+  return {
+    created: Date.now(),
+    segments: [],
+    reasoning: '',
+    finish: null,
+    running: null,
+    failure: null,
+    stopped: false,
+    model: '',
+    pair: '',
+    blind: false,
+    request: null,
+    usage: null,
+    sentAt: 0,
+    firstAt: 0,
+    endedAt: 0,
+    logprobs: [],
+    consultation: null,
+    ...from,
+  }
+}
+
+/** Adds text at the end. Text of the model goes on in the last segment where that is the model's too. */
+export function addText(segments: Segment[], text: string): void {
+  const last = segments.at(-1)
+  if (last !== undefined && last.notices.length === 0) last.text += text
+  else if (text !== '') segments.push({ text, notices: [] })
+}
+
+/** Adds a chunk of the stream to the message. */
+export function addChunk(message: Message, chunk: Chunk, now: number): void {
+  if (chunk.usage) message.usage = chunk.usage
+  const choice = chunk.choices?.[0]
+  if (choice === undefined) return
+  const delta = choice.delta ?? {}
+  const content = delta.content ?? ''
+  if (delta.notices && delta.notices.length > 0) {
+    message.segments.push({ text: content, notices: delta.notices })
+  } else if (content !== '') {
+    if (message.firstAt === 0) message.firstAt = now
+    addText(message.segments, content)
+  }
+  if (delta.reasoning_content) {
+    if (message.firstAt === 0) message.firstAt = now
+    message.reasoning += delta.reasoning_content
+  }
+  if (delta.consultation) message.consultation = delta.consultation
+  if (choice.logprobs?.content) message.logprobs.push(...choice.logprobs.content)
+  if (choice.finish_reason) message.finish = choice.finish_reason
+}
