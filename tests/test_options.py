@@ -117,6 +117,14 @@ def test_names_that_people_write_from_memory_mean_what_they_say(words: str, name
     assert next(getattr(group, name) for group in groups if hasattr(group, name)) == value
 
 
+def test_all_names_that_are_unknown_are_told_at_once(tmp_path: Path) -> None:
+    """Each run told one: a settings file of another program took a dozen of them."""
+    file = tmp_path / "run.yaml"
+    file.write_text("model_name_or_path: m\nlora_rnak: 8\nsaves_per_epoch: 2\nnonsense: 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"3 options cannot be read: .*'lora_rank'.* \| --saves_per_epoch .*'nonsense'"):
+        run_options([str(file)])
+
+
 def test_help_of_a_stage_may_be_asked_for_by_its_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert print_help(["--help", "dpo"], "carellama train") and "--pref_beta" in capsys.readouterr().out
 

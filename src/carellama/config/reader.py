@@ -161,8 +161,9 @@ class Reader:
     ) -> tuple[dict[str, list[str]], list[Today]]:
         """Return the words of each option by its name today, and foreign options that rule out values of one.
 
-        Raises `UserError` for a name that is none, and for two that contradict each other.
+        Raises `UserError` for all names that are none, in one message, and for two that contradict each other.
         """
+        refused = list[str]()
         found, foreign = dict[str, list[str]](), dict[str, str]()  # by today's name; and the name that was given
         ruling = list[Today]()
         for name, words in pairs:
@@ -172,9 +173,11 @@ class Reader:
             if in_file and not words and (own or foreign_name in foreign_options()):  # a key without a value
                 continue
             if not own:
-                today = translate(foreign_name, words, self.names)
-                if today is None:
-                    self._refuse_unknown(name if in_file else f"--{name}", in_file=in_file)
+                try:
+                    today = translate(foreign_name, words, self.names) or self._refuse_unknown(name, in_file=in_file)
+                except UserError as error:
+                    refused.append(str(error))
+                    continue
                 if today.excluded:
                     ruling.append(today)
                 else:
@@ -189,6 +192,9 @@ class Reader:
             if switch is not None:
                 words = ["false" if OptionType(bool).value(name, words) else "true"]
             found[own] = words
+        if refused:
+            count = f"{len(refused)} options cannot be read: " if len(refused) > 1 else ""
+            raise UserError(count + " | ".join(refused))
         _refuse_contradictions(found, ruling)
         return found, ruling
 
@@ -213,6 +219,7 @@ class Reader:
         owner = owner_of(name)
         if in_file:
             raise UserError(f"unknown key {name!r} in the settings.{owner or nearest(name, self.names)}")
+        name = name if name.startswith("-") else f"--{name}"
         hint = owner or nearest(name, ["--" + one for one in self.names])
         raise UserError(f"unknown option {name!r}.{hint} See --help.")
 
