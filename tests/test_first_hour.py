@@ -51,7 +51,7 @@ def test_flash_attention_without_its_package_is_answered_before_the_data(monkeyp
 
 
 def test_a_message_names_the_model_as_it_was_given(monkeypatch, tiny_folder: Path, tmp_path: Path) -> None:
-    """cannot load the model of /root/.cache/carellama/...: the copy of a model that was given as a name."""
+    """cannot load the model of a cache folder: the copy of a model that was given as a name."""
     copy = tmp_path / "cached"
     copy.mkdir()
     for file in tiny_folder.iterdir():

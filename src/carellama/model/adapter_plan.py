@@ -83,7 +83,7 @@ def plan_adapters(model: ModelOptions, finetuning: FinetuningOptions | None = No
 
 
 def trains_further(finetuning: FinetuningOptions, last: ModelKind) -> bool:
-    """Whether a training goes on with the last adapter, which is of this kind of model, in place of a new one."""
+    """Whether a training continues the last adapter, which is of this kind of model, in place of a new one."""
     if TRAINS[finetuning.finetuning_type] != "adapter" or not finetuning.goes_on_with_adapter:
         return False
     # a reward model begins on the merged language model, with a score of its own

@@ -44,14 +44,14 @@ def check_output_folder(output: Path, options: RunOptions) -> str | None:
     """Guard the output folder of a training; return the checkpoint to go on from, if any. Changes nothing.
 
     A finished run, or files that are not ours, are not touched unless --overwrite_output_dir is given; an unfinished
-    run of ours is gone on with. Raises `UserError` for what cannot be, and for options that contradict each other.
+    run of ours is resumed. Raises `UserError` for what cannot be, and for options that contradict each other.
     """
     _check_sources(output, options)
     asked = str(options.training.resume_from_checkpoint or "")
     overwrite = options.own.overwrite_output_dir
     if asked.lower() == "true" and overwrite:
         raise UserError(
-            "--resume_from_checkpoint true goes on with the run in the output folder, and --overwrite_output_dir "
+            "--resume_from_checkpoint true resumes the run in the output folder, and --overwrite_output_dir "
             "replaces it: give one of them"
         )
     named = Path(asked) if asked.lower() not in ("", "true", "false") else None
