@@ -8,98 +8,20 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from api_server import Running, running, until
-from carellama.assistant import Assistant
+from api_server import until
 from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
-from carellama.safety.layer import SafetyLayer
-from carellama.serve.web.app import STATIC, add_page
+from carellama.serve.web.app import STATIC
+from page_site import MARKS, PHONE, Visitor, browser, check_page, site, visit
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested with playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="accessibility is tested with axe")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in chromium, which is not installed"),
-]
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+pytestmark = MARKS
 DOSES = "成人每次1~2片，每日2~3次；5*10mg，2**3，H_2O，pH<7.35，> 38.5℃，10%~20%。"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        one = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield one
-        one.close()
-
-
-@contextmanager
-def site(engine: Any, options: WebOptions | None = None, **settings: Any) -> Iterator[Running]:
-    """Serve the built page over an engine."""
-    given = options or WebOptions(profile="patient")
-    assistant = Assistant(engine, safety=SafetyLayer("on", "CN"))
-    settings = {"max_new_tokens": 10_000, **settings}
-    with running(assistant, extend=lambda app: add_page(app, given), **settings) as one:
-        yield one
-
-
-class Visitor:
-    """One browser with its own storage; what goes wrong in its pages is kept in `faults`."""
-
-    def __init__(self, browser: Any, server: Running, size: dict[str, int] | None = None, **settings: Any) -> None:
-        self.context = browser.new_context(viewport=size or DESKTOP, **settings)
-        self.server, self.faults = server, list[str]()
-        self.page = self.open("/")
-
-    def open(self, path: str) -> Any:
-        """A new tab."""
-        page = self.context.new_page()
-        page.on("pageerror", lambda error: self.faults.append(str(error)))
-        page.on("dialog", self._refuse)
-        page.goto(self.server.url + path)
-        page.get_by_role("textbox", name=re.compile("Your question|您的问题")).wait_for()
-        return page
-
-    def _refuse(self, dialog: Any) -> None:
-        self.faults.append(f"dialog: {dialog.message}")
-        dialog.dismiss()
-
-    def ask(self, question: str) -> None:
-        """Type a question and send it."""
-        self.page.get_by_role("textbox", name=re.compile("Your question|您的问题")).fill(question)
-        self.page.keyboard.press("Enter")
-
-    def text(self, page: Any = None) -> str:
-        """What the conversation shows."""
-        return "\n".join((page or self.page).get_by_role("article").all_inner_texts())
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Visitor]]:
-    """Makes visitors; their pages must have had no error at the end."""
-    made: list[Visitor] = []
-
-    def enter(server: Running, size: dict[str, int] | None = None, **settings: Any) -> Visitor:
-        made.append(Visitor(browser, server, size, **settings))
-        return made[-1]
-
-    yield enter
-    for one in made:
-        one.context.close()
-    assert [one.faults for one in made] == [[] for _ in made] and made
 
 
 def test_a_reload_in_the_middle_of_an_answer_loses_nothing(visit: Callable[..., Visitor]) -> None:
@@ -268,25 +190,13 @@ def test_nothing_serious_is_found_by_axe_and_nothing_is_cut(visit: Callable[...,
     text = "Rest and drink.\n\n| a | b |\n| - | - |\n| 1 | 2 |\n\n```\ncode\n```\n\n1. one\n2. two"
     with site(ScriptedEngine(text), WebOptions(profile="researcher")) as server:
         one = visit(server, **STATES[state])
-        _check(one.page)
+        check_page(one.page)
         one.ask("My chest hurts and my left arm is numb.")
         one.page.get_by_role("alert").first.wait_for()
         one.page.get_by_role("button", name=re.compile("^(Ask again|重新回答)")).first.wait_for()
-        _check(one.page)
+        check_page(one.page)
         one.page.get_by_role("button", name=re.compile("^(Settings|设置)$")).click()
-        _check(one.page)
-
-
-def _check(page: Any) -> None:
-    """No serious finding, and no sideways scrolling of the page."""
-    found = axe.Axe().run(page).response["violations"]
-    serious = [
-        (one["id"], [node["target"] for node in one["nodes"]])
-        for one in found
-        if one["impact"] in ("serious", "critical")
-    ]
-    assert not serious, serious
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1")
+        check_page(one.page)
 
 
 def test_what_loads_before_the_first_question_is_small(visit: Callable[..., Visitor]) -> None:
