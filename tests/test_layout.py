@@ -90,6 +90,7 @@ IMPORTS: dict[str, set[str]] = {
             "assistant",
             "config",
             "consultation.files",
+            "data.documents.uploaded",  # a file that is attached to a question
             "files",
             "engine.base",
             "engine.generate",

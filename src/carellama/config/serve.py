@@ -151,6 +151,7 @@ class WebOptions(ServerOptions):
     )
     queue: int = option("Questions that may wait for their turn; more are refused.", 32, at_least=0)
     question_chars: int = option("Longest question, in characters.", 20000, at_least=1)
+    file_bytes: int = option("Largest file that may be attached to a question; 0: none.", 10_000_000, at_least=0)
     profile: Literal["auto", "patient", "clinician", "researcher"] = option(
         "Who uses the page; patients see no sampling and no system prompt; auto: researcher on loopback, else patient.",
         "auto",
@@ -160,6 +161,11 @@ class WebOptions(ServerOptions):
     )
     ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
     ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
+
+    @property
+    def file_chars(self) -> int:
+        """Most characters that are read of an attached file: some of a question's are left for its own words."""
+        return self.question_chars - min(2000, self.question_chars // 4)
 
     @property
     def viewer(self) -> Profile:

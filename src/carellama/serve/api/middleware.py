@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 PUBLIC_ROUTES = {"/health", "/ready", "/docs", "/openapi.json"}  # they say nothing of anybody
 UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds: logged only where they fail
+UPLOAD_TYPE = "application/octet-stream"
 BODY_RATE = 1000.0  # bytes a second: each byte that arrived gives a body so much more time
 ERROR_SEND_TIMEOUT = 1.0  # seconds that a client has to read the error at the end of its stream
 SLOW_READER_GRACE = 10.0  # seconds over --request_timeout, after which a client that does not read its answer is left
@@ -74,9 +75,14 @@ class ServerState:
     mode: Mode = "answer"  # of requests that name none
     embedding_model: str | None = None  # the name of the model that makes vectors, if there is one
     draining: bool = False  # the server is about to end: no new requests
+    uploads: dict[str, int] = field(default_factory=dict)  # paths that take a file instead of JSON: its most bytes
     created: int = field(default_factory=lambda: int(time.time()))
     pending_releases: set[asyncio.Future[None]] = field(default_factory=set)  # of reservations
     running: set[RequestContext] = field(default_factory=set)  # requests that a drain waits for
+
+    def max_bytes(self, path: str) -> int:
+        """The most bytes of a body that is sent to a path."""
+        return self.uploads.get(path, self.settings.max_body_bytes)
 
     async def call_auth(self, function: Callable[[], Result]) -> Result:
         """Ask `auth`, in a thread where it has a database to look into."""
@@ -275,13 +281,14 @@ class RequestMiddleware:
         if isinstance(auth, NoAuth) and not auth.any_host and not names_this_machine(headers.get("host", "")):
             text = "this server has no API keys and accepts requests for localhost only"
             raise InvalidRequest(f"{text}; create one with carellama keys add", "host", "wrong_host", 403)
-        length, limit = headers.get("content-length", ""), self.state.settings.max_body_bytes
+        length, limit = headers.get("content-length", ""), self.state.max_bytes(scope["path"])
         if length.isdecimal() and int(length[:20]) > limit:
             raise InvalidRequest(f"the body has {int(length[:20]):,} bytes; the most is {limit:,}", "body", status=413)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
+        wanted = UPLOAD_TYPE if scope["path"] in self.state.uploads else "application/json"
+        if scope["method"] == "POST" and kind != wanted:
             # a web page may send other kinds to any server without being asked whether it may
-            text = "send the body as JSON, with the header Content-Type: application/json"
+            text = f"send the body {'' if wanted == UPLOAD_TYPE else 'as JSON, '}with the header Content-Type: {wanted}"
             raise InvalidRequest(text, "content-type", status=415)
         for name, plain in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
             if (coding := headers.get(name, plain).strip().lower()) not in ("", plain):
@@ -323,8 +330,7 @@ class ConnectionGuard:
             self.disconnected = True
             return message
         self._size += len(message.get("body", b""))
-        limit = self.context.state.settings.max_body_bytes
-        if self._size > limit:
+        if self._size > (limit := self.context.state.max_bytes(self.context.path)):
             raise HTTPException(413, f"the body is longer than {limit:,} bytes")
         if not message.get("more_body", False):
             self._complete = True

@@ -26,12 +26,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from carellama.assistant import Assistant
 from carellama.config.serve import ApiOptions, WebOptions
 from carellama.engine.base import Engine
-from carellama.errors import UserError, need
+from carellama.errors import UserError, install, need
 from carellama.serve.api.app import create_app
 from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.schemas import Mode
 from carellama.serve.api.server import run
 from carellama.serve.hosts import bind_socket, url_of
+from carellama.serve.web import files
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.gate import Gate
 from carellama.serve.web.languages import probe_languages
@@ -68,6 +69,10 @@ def add_page(app: FastAPI, options: WebOptions, folder: Path = STATIC) -> None:
     app.state.page = options
     app.state.answers = Answers(app.state.server)
     app.include_router(router)
+    if reads_files(options):
+        app.state.files = files.Files(options)
+        app.state.server.uploads[files.PATH] = options.file_bytes
+        app.include_router(files.router)
 
     async def conversation(_: Request) -> Response:
         return FileResponse(folder / "index.html")
@@ -75,6 +80,11 @@ def add_page(app: FastAPI, options: WebOptions, folder: Path = STATIC) -> None:
     app.add_route("/c/{id}", conversation, include_in_schema=False)
     app.mount("/", GZipMiddleware(StaticFiles(directory=folder, html=True)))
     app.add_middleware(PageHeaders)
+
+
+def reads_files(options: WebOptions) -> bool:
+    """Whether files may be attached to questions."""
+    return options.file_bytes > 0 and files.files_are_read()
 
 
 class PageHeaders:
@@ -123,6 +133,8 @@ def serve_page(
     app.state.server.defaults = assistant.sampling
     add_page(app, options)
     app.add_middleware(Gate, password=password)
+    if options.file_bytes and not reads_files(options):
+        print(f"No files can be attached to questions: {install('documents')}.", flush=True)
     with bind_socket(options.host, options.port) as listening:
         listening.listen()  # who opens the page at once waits for it
         print(f"CareLlama is at {url_of(listening, options.scheme)}; Ctrl-C ends it.", flush=True)

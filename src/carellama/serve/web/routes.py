@@ -27,6 +27,7 @@ from carellama.serve.api.routes.chat import SSEResponse
 from carellama.serve.api.routes.context import check_capacity, context_of
 from carellama.serve.api.schemas import ChatRequest
 from carellama.serve.web.answers import Answers
+from carellama.serve.web.files import PATH
 
 router = APIRouter(prefix="/web", route_class=JsonRoute)
 LINES = ("ambulance", "crisis", "poison")  # of a country's numbers
@@ -38,7 +39,8 @@ async def read_config(request: Request) -> Response:
     """What the page has to know before the first question."""
     state, _ = context_of(request)
     adapters, context_tokens = await state.engine_info()
-    return JSONResponse(page_config(state, request.app.state.page, adapters, context_tokens))
+    config = page_config(state, request.app.state.page, adapters, context_tokens)
+    return JSONResponse({**config, "files": PATH in state.uploads})
 
 
 def page_config(
@@ -63,7 +65,7 @@ def page_config(
         "disclaimer": {language: disclaimer(language) for language in DEFAULT_COUNTRY},
         "country": country,
         "numbers": numbers,
-        "limits": {"question_chars": page.question_chars},
+        "limits": {"question_chars": page.question_chars, "file_bytes": page.file_bytes},
         "keep": page.keep,
         "examples": package_yaml("serve/web/examples.yaml")[page.viewer],
     }
