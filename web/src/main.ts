@@ -9,7 +9,7 @@ import { getConfig } from './lib/api/server'
 import { preferredLanguage, setLanguage, t } from './lib/i18n/index.svelte'
 import { openStore } from './lib/store/db'
 import { Library } from './lib/store/library.svelte'
-import { applyTheme, loadSettings, settings } from './lib/store/settings.svelte'
+import { applyTheme, loadAccountSettings, loadSettings, settings } from './lib/store/settings.svelte'
 import type { Config } from './lib/types'
 
 const CONFIG = 'carellama.config'
@@ -41,12 +41,14 @@ async function start(): Promise<void> {
   applyTheme(settings.theme)
   try {
     const { config, stale } = await readConfig()
-    const { store, kept } = await openStore(config.keep)
-    const library = new Library(store, kept)
+    const account = config.account?.id ?? ''
+    if (account !== '') loadAccountSettings(account)
+    const { store, keep } = await openStore(config.keep, account)
+    const library = new Library(store, keep, account)
     const app = new App(config, stale, library)
     await library.load()
     mount(Page, { target, props: { app } })
-    if (kept && import.meta.env.PROD && 'serviceWorker' in navigator) {
+    if (library.kept && import.meta.env.PROD && 'serviceWorker' in navigator) {
       void navigator.serviceWorker.register('/sw.js').catch(() => {}) // not on http of another machine
     }
   } catch (error) {

@@ -42,14 +42,15 @@ describe('the tree', () => {
 
 describe.each(['browser', 'nothing'] as const)('the store (%s)', (keep) => {
   it('gives back what was put and forgets all of what is removed', async () => {
-    const { store, kept } = await openStore(keep)
-    expect(kept).toBe(keep === 'browser')
+    const { store, keep: kept } = await openStore(keep)
+    expect(kept).toBe(keep)
     await store.putConversation(CONVERSATION)
     await store.putMessages(MESSAGES)
     await store.putDraft('c', 'draft 1~2片')
     expect([(await store.messages('c')).length, await store.draft('c')]).toEqual([5, 'draft 1~2片'])
+    expect([await store.search(' A3 '), await store.search('a: TIT'), await store.search('b: tit')]).toEqual([['c'], ['c'], []])
     await store.remove('c')
-    expect([await store.conversations(), await store.allMessages(), await store.draft('c')]).toEqual([[], [], ''])
+    expect([await store.conversations(), await store.messages('c'), await store.search('a3'), await store.draft('c')]).toEqual([[], [], [], ''])
   })
 })
 

@@ -19,6 +19,8 @@ export class App {
   /** Spoken at once by screen readers: what just happened. */
   said = $state('')
   readonly follower: Follower
+  /** Called before the page is hidden or closed. */
+  readonly onHide = new Set<() => void>()
 
   constructor(
     config: Config,
@@ -32,6 +34,13 @@ export class App {
 
   get researcher(): boolean {
     return this.config.profile === 'researcher'
+  }
+
+  /** Writes down what has not been yet: nothing may run after this. */
+  flush(): void {
+    for (const call of this.onHide) call()
+    this.follower.flush()
+    this.library.store.server?.flush()
   }
 
   path(thread: Thread): Message[] {

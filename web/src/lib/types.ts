@@ -19,6 +19,19 @@ export interface Numbers {
   poison?: string
 }
 
+export type Role = 'patient' | 'clinician' | 'admin'
+
+/** Who is logged in. */
+export interface Account {
+  id: string
+  name: string
+  role: Role
+  issuer?: string // of OpenID Connect; "" or missing: the account has a password here
+}
+
+/** Where conversations are kept. */
+export type Keep = 'browser' | 'server' | 'nothing'
+
 /** GET /web/config. */
 export interface Config {
   version: string
@@ -34,7 +47,10 @@ export interface Config {
   country: string
   numbers: Record<Language, Numbers>
   limits: { question_chars: number; file_bytes: number }
-  keep: 'browser' | 'nothing'
+  keep: Keep
+  access?: string
+  account?: Account | null
+  csrf?: string | null
   examples: Record<Language, string[]>
   sampling?: Sampling
   system_prompt?: string | null

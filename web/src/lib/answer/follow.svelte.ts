@@ -17,6 +17,7 @@ export class Follower {
   /** How the connection to each running answer is. */
   readonly links = new SvelteMap<string, Link>()
   private readonly running = new Map<string, AbortController>()
+  private readonly puts = new Map<string, () => void>() // of each stream that is open: what has arrived becomes text
 
   constructor(private readonly library: Library) {
     library.onRunning = (thread, message) => void this.follow(thread, message)
@@ -63,6 +64,11 @@ export class Follower {
     if (answer !== undefined) await stopAnswer(answer).catch(() => {}) // it may have ended by itself
   }
 
+  /** Saves what has arrived of all answers, before the page is hidden or closed. */
+  flush(): void {
+    for (const put of this.puts.values()) put()
+  }
+
   private end(message: Message): void {
     message.running = null
     message.endedAt = Date.now()
@@ -85,17 +91,18 @@ export class Follower {
     let events: ServerEvent[] = []
     let frame = 0
     let saved = Date.now()
-    const put = (): void => {
+    const put = (always = false): void => {
       cancelFrame(frame)
       frame = 0
       const arrived = events
       events = []
       for (const event of arrived) this.take(message, event)
-      if (Date.now() - saved > SAVE_MS) {
+      if (always || Date.now() - saved > SAVE_MS) {
         saved = Date.now()
         void this.library.save([message], true)
       }
     }
+    this.puts.set(message.id, () => put(true))
     try {
       const response = await openAnswer(running.answer, running.last, attempt.signal)
       this.links.set(message.id, 'open')
@@ -106,11 +113,12 @@ export class Follower {
       }
       for await (const event of readEvents(response.body, alive)) {
         events.push(event)
-        if (frame === 0) frame = nextFrame(put)
+        if (frame === 0) frame = nextFrame(() => put())
         if (event.data === '[DONE]' || event.event === 'failure') return
       }
     } finally {
       clearTimeout(watch)
+      this.puts.delete(message.id)
       put()
       signal.removeEventListener('abort', abort)
       attempt.abort()

@@ -13,6 +13,8 @@ export class RequestError extends Error {
     readonly retryAfterSeconds: number | null = null,
     /** An emergency is told whatever becomes of the answer. */
     readonly notices: Notice[] = [],
+    /** The server's own code, as `login_failed`; "" where it gave none. */
+    readonly serverCode = '',
   ) {
     super(failure.detail || failure.code)
   }
@@ -45,7 +47,9 @@ export async function errorOf(response: Response): Promise<RequestError> {
   const seconds = Number(response.headers.get('retry-after') ?? NaN)
   const retryAfter = response.headers.has('retry-after') && Number.isFinite(seconds) ? seconds : null
   const notices = (body as { notices?: Notice[] | null } | null)?.notices ?? []
-  return new RequestError(response.status, failureOf(response.status, body), retryAfter, notices)
+  const code = (body as ErrorBody | null)?.error?.code
+  const serverCode = typeof code === 'string' ? code : ''
+  return new RequestError(response.status, failureOf(response.status, body), retryAfter, notices, serverCode)
 }
 
 export function networkError(cause: unknown): RequestError {

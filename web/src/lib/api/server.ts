@@ -1,21 +1,64 @@
-// The four requests that the page makes.
+// The requests that the page makes. All pass through `request`, which knows of the session: a request that changes
+// something carries its token, and one that is refused because the session has ended waits for the login.
 import type { AnswerRequest, Config } from '../types'
-import { errorOf, networkError } from './errors'
+import { errorOf, networkError, RequestError } from './errors'
+import { epoch, resume, session, sessionEnded, takeSession, untilLogin } from './session.svelte'
 
-async function request(path: string, options: RequestInit): Promise<Response> {
-  const response = await fetch(path, { cache: 'no-store', credentials: 'same-origin', ...options }).catch(
-    (cause: unknown) => {
-      if (cause instanceof DOMException && cause.name === 'AbortError') throw cause
-      throw networkError(cause)
-    },
-  )
-  if (!response.ok) throw await errorOf(response)
-  return response
+const CSRF = 'x-csrf-token'
+
+async function send(path: string, options: RequestInit): Promise<Response> {
+  const headers = new Headers(options.headers)
+  if (session.csrf !== '' && options.method !== 'GET') headers.set(CSRF, session.csrf)
+  return fetch(path, { cache: 'no-store', credentials: 'same-origin', ...options, headers }).catch((cause: unknown) => {
+    if (cause instanceof DOMException && cause.name === 'AbortError') throw cause
+    throw networkError(cause)
+  })
 }
 
-export async function getConfig(): Promise<Config> {
-  const response = await request('/web/config', { method: 'GET' })
-  return (await response.json()) as Config
+/** Sends a request. Throws `RequestError`. `waits`: after the end of the session it waits for the next login. */
+export async function request(path: string, options: RequestInit, waits = true): Promise<Response> {
+  let renewed = false
+  for (;;) {
+    if (waits && session.ended) await untilLogin(options.signal)
+    const [sentAt, csrf] = [epoch, session.csrf]
+    const response = await send(path, options)
+    if (response.ok) return response
+    const error = await errorOf(response)
+    if (session.account === null || !waits) throw error
+    if (error.serverCode === 'login_required') {
+      if (sentAt === epoch) sessionEnded()
+      continue
+    }
+    // another tab has logged in again: its session has another token
+    if (error.status !== 403 || options.method === 'GET' || renewed) throw error
+    renewed = true
+    await getConfig()
+    if (session.csrf === csrf) throw error
+  }
+}
+
+/** A request with a JSON body. */
+export function requestJson(method: string, path: string, body: unknown, options: RequestInit = {}, waits = true): Promise<Response> {
+  const headers = { 'content-type': 'application/json' }
+  return request(path, { ...options, method, headers, body: JSON.stringify(body) }, waits)
+}
+
+export async function getConfig(waits = true): Promise<Config> {
+  const response = await request('/web/config', { method: 'GET' }, waits)
+  const config = (await response.json()) as Config
+  takeSession(config.account ?? null, config.csrf ?? '')
+  return config
+}
+
+/** Reads the session again, as after a login in another tab; what waits goes on where it is the same account's. */
+export async function checkSession(): Promise<void> {
+  try {
+    const { account, csrf } = await getConfig(false)
+    if (account && session.ended) resume(account, csrf ?? '', false)
+  } catch (error) {
+    if (error instanceof RequestError && error.serverCode === 'login_required') sessionEnded()
+    else throw error
+  }
 }
 
 export interface Accepted {
@@ -26,12 +69,7 @@ export interface Accepted {
 
 /** Asks a question. Throws `RequestError` where the server does not take it. */
 export async function postAnswer(body: AnswerRequest): Promise<Accepted> {
-  const response = await request('/web/answers', {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  })
-  return (await response.json()) as Accepted
+  return (await (await requestJson('POST', '/web/answers', body)).json()) as Accepted
 }
 
 /** The events of an answer behind event `last` ("": all of them). */

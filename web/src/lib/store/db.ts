@@ -1,11 +1,16 @@
-// Where conversations are kept: IndexedDB of this browser, or the memory of this page ("keep nothing").
-import type { Conversation, Message } from '../types'
+// Where conversations are kept: IndexedDB of this browser, the memory of this page ("keep nothing"), or the server.
+import { textOf } from '../answer/segments'
+import type { Conversation, Keep, Message } from '../types'
+import type { ServerStore } from './server.svelte'
 
 export interface Store {
+  /** A store of the server: its own queue writes, tells what is unsaved, and other devices write there too. */
+  readonly server: ServerStore | null
   conversations(): Promise<Conversation[]>
   conversation(id: string): Promise<Conversation | undefined>
   messages(conversation: string): Promise<Message[]>
-  allMessages(): Promise<Message[]>
+  /** Ids of the conversations that have `text` in their title or messages. */
+  search(text: string): Promise<string[]>
   putConversation(one: Conversation): Promise<void>
   putMessages(messages: Message[]): Promise<void>
   remove(conversation: string): Promise<void>
@@ -30,18 +35,33 @@ function committed(transaction: IDBTransaction): Promise<void> {
   })
 }
 
-/** Opens the store. Where the browser has no IndexedDB (a private window of some), memory stands in and `kept` says so. */
-export async function openStore(keep: 'browser' | 'nothing'): Promise<{ store: Store; kept: boolean }> {
-  if (keep === 'nothing' || typeof indexedDB === 'undefined') return { store: memoryStore(), kept: false }
+/** Opens the store. Where the browser has no IndexedDB (a private window of some), memory stands in and `keep` says so. */
+export async function openStore(keep: Keep, account = ''): Promise<{ store: Store; keep: Keep }> {
+  if (keep === 'server') return { store: new (await import('./server.svelte')).ServerStore(), keep }
+  if (keep === 'nothing' || typeof indexedDB === 'undefined') return { store: memoryStore(), keep: 'nothing' }
   try {
-    return { store: indexedStore(await openDatabase()), kept: true }
+    return { store: indexedStore(await openDatabase(databaseOf(account))), keep }
   } catch {
-    return { store: memoryStore(), kept: false }
+    return { store: memoryStore(), keep: 'nothing' }
   }
 }
 
-function openDatabase(): Promise<IDBDatabase> {
-  const request = indexedDB.open(DATABASE, VERSION)
+/** Each account has a database of its own. */
+export function databaseOf(account: string): string {
+  return account === '' ? DATABASE : `${DATABASE}.${account}`
+}
+
+/** Conversations whose title or texts have `text`. */
+function found(text: string, conversations: Iterable<Conversation>, messages: Iterable<Message>): string[] {
+  const wanted = text.trim().toLowerCase()
+  const has = (where: string): boolean => where.toLowerCase().includes(wanted)
+  const ids = new Set([...conversations].filter((one) => has(one.title)).map((one) => one.id))
+  for (const message of messages) if (has(textOf(message))) ids.add(message.conversation)
+  return [...ids]
+}
+
+function openDatabase(name: string): Promise<IDBDatabase> {
+  const request = indexedDB.open(name, VERSION)
   request.onupgradeneeded = () => {
     request.result.createObjectStore('conversations', { keyPath: 'id' })
     request.result.createObjectStore('messages', { keyPath: 'id' }).createIndex('conversation', 'conversation')
@@ -54,10 +74,14 @@ function indexedStore(database: IDBDatabase): Store {
   database.onversionchange = () => database.close() // a newer page in another tab must be able to upgrade
   const read = (name: string): IDBObjectStore => database.transaction(name).objectStore(name)
   return {
+    server: null,
     conversations: () => done(read('conversations').getAll() as IDBRequest<Conversation[]>),
     conversation: (id) => done(read('conversations').get(id) as IDBRequest<Conversation | undefined>),
     messages: (id) => done(read('messages').index('conversation').getAll(id) as IDBRequest<Message[]>),
-    allMessages: () => done(read('messages').getAll() as IDBRequest<Message[]>),
+    async search(text) {
+      const conversations = await done(read('conversations').getAll() as IDBRequest<Conversation[]>)
+      return found(text, conversations, await done(read('messages').getAll() as IDBRequest<Message[]>))
+    },
     async putConversation(one) {
       const transaction = database.transaction('conversations', 'readwrite')
       transaction.objectStore('conversations').put(one)
@@ -92,10 +116,11 @@ export function memoryStore(): Store {
   const drafts = new Map<string, string>()
   const of = (id: string): Message[] => [...messages.values()].filter((one) => one.conversation === id)
   return {
+    server: null,
     conversations: async () => [...conversations.values()],
     conversation: async (id) => conversations.get(id),
     messages: async (id) => of(id),
-    allMessages: async () => [...messages.values()],
+    search: async (text) => found(text, conversations.values(), messages.values()),
     putConversation: async (one) => void conversations.set(one.id, one),
     putMessages: async (some) => some.forEach((one) => messages.set(one.id, one)),
     async remove(id) {

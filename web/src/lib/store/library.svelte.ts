@@ -1,7 +1,8 @@
-// The conversations of this browser: their list, the messages of those that are open, and what other tabs change.
+// The conversations: their list, the messages of those that are open, and what other tabs and devices change.
 import { SvelteMap } from 'svelte/reactivity'
 import { newId } from '../ids'
-import type { Conversation, Message } from '../types'
+import { t } from '../i18n/index.svelte'
+import type { Conversation, Keep, Message } from '../types'
 import type { Store } from './db'
 
 const UNDO_MS = 10_000
@@ -50,10 +51,25 @@ export class Library {
 
   constructor(
     readonly store: Store,
-    readonly kept: boolean,
+    readonly keep: Keep,
+    account = '',
   ) {
-    this.channel = kept && typeof BroadcastChannel !== 'undefined' ? new BroadcastChannel('carellama') : null
-    this.channel?.addEventListener('message', (event: MessageEvent<News>) => void this.hear(event.data))
+    this.channel = this.kept && typeof BroadcastChannel !== 'undefined' ? new BroadcastChannel(`carellama${account}`) : null
+    this.channel?.addEventListener('message', (event: MessageEvent<News>) => void this.hear(event.data).catch(() => {}))
+    if (store.server) {
+      store.server.onWritten = (conversation) => this.channel?.postMessage({ conversation } satisfies News)
+      store.server.onGone = (id) => this.drop(id)
+    }
+  }
+
+  /** Whether conversations outlive the page. */
+  get kept(): boolean {
+    return this.keep !== 'nothing'
+  }
+
+  /** Where conversations are kept, in words. */
+  get where(): string {
+    return t(({ browser: 'keepBrowser', server: 'keepServer', nothing: 'keepNothing' } as const)[this.keep])
   }
 
   async load(): Promise<void> {
@@ -158,26 +174,43 @@ export class Library {
   }
 
   private async forget(id: string): Promise<void> {
-    this.conversations = this.conversations.filter((one) => one.id !== id)
-    this.threads.delete(id)
+    this.drop(id)
     await this.store.remove(id)
     this.tell({ removed: id })
   }
 
+  private drop(id: string): void {
+    this.conversations = this.conversations.filter((one) => one.id !== id)
+    this.threads.delete(id)
+  }
+
+  /** A store of the server tells by itself, once the server has it. */
   private tell(news: News): void {
-    this.channel?.postMessage(news)
+    if (this.store.server === null || 'removed' in news) this.channel?.postMessage(news)
   }
 
   /** Another tab has changed something: read it again. */
   private async hear(news: News): Promise<void> {
-    if ('removed' in news) {
-      this.conversations = this.conversations.filter((one) => one.id !== news.removed)
-      this.threads.delete(news.removed)
-      return
+    if ('removed' in news) return this.drop(news.removed)
+    const conversation = await this.store.conversation(news.conversation)
+    if (conversation !== undefined) await this.take(conversation)
+  }
+
+  /** Reads what other devices have changed. */
+  async refresh(): Promise<void> {
+    const all = await this.store.conversations()
+    const ids = new Set(all.map((one) => one.id))
+    for (const { id } of [...this.conversations]) if (!ids.has(id)) this.drop(id)
+    for (const one of all) {
+      const own = this.find(one.id)
+      const changed = own === undefined || own.running || JSON.stringify(own) !== JSON.stringify({ ...one, leaf: own.leaf })
+      if (changed && one.id !== this.deleted?.id) await this.take(one)
     }
-    const id = news.conversation
-    const conversation = await this.store.conversation(id)
-    if (conversation === undefined) return
+  }
+
+  /** Takes a conversation as the store has it, with its messages where it is open. */
+  private async take(conversation: Conversation): Promise<void> {
+    const { id } = conversation
     const own = this.find(id)
     if (conversation.deleted) this.conversations = this.conversations.filter((one) => one.id !== id)
     else if (own === undefined) this.conversations.push(conversation)
@@ -191,7 +224,7 @@ export class Library {
         const one = thread.add(message)
         if (own && (own.leaf === null || one.parent === own.leaf)) own.leaf = one.id // the branch goes on here too
         if (one.running) this.onRunning(thread, one)
-      } else if (!(this.follows(message.id) && message.running) && known.running) {
+      } else if (!(this.follows(message.id) && message.running) && (known.running || this.store.server)) {
         Object.assign(known, message)
       }
     }

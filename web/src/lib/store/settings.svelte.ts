@@ -1,4 +1,5 @@
-// What a person has chosen: small things that localStorage keeps. In "keep nothing" they end with the page.
+// What a person has chosen: small things that localStorage keeps. In "keep nothing" they end with the page. With
+// accounts only what belongs to the device outlives the window: the next person may have another account.
 import type { Language, Mode, Sampling } from '../types'
 
 export type Theme = 'auto' | 'light' | 'dark'
@@ -31,6 +32,7 @@ const DEFAULTS: Settings = {
   logprobs: false,
 }
 const KEY = 'carellama.settings'
+const DEVICE = ['language', 'theme', 'announce'] as const
 
 export const settings = $state<Settings>({ ...DEFAULTS })
 
@@ -43,12 +45,41 @@ export function loadSettings(): void {
   }
 }
 
-export function saveSettings(keep: boolean): void {
+/** Takes an account's settings of this window; those of another account, or of nobody, are put away. */
+export function loadAccountSettings(account: string): void {
+  const device = Object.fromEntries(DEVICE.map((name) => [name, settings[name]]))
+  Object.assign(settings, DEFAULTS, device)
   try {
-    if (keep) localStorage.setItem(KEY, JSON.stringify($state.snapshot(settings)))
+    const kept = JSON.parse(sessionStorage.getItem(KEY) ?? '{}') as { account?: string; settings?: Partial<Settings> }
+    if (kept.account === account) Object.assign(settings, kept.settings, device)
+    else sessionStorage.removeItem(KEY)
+  } catch {
+    // as above
+  }
+}
+
+/** `account` is "" where no accounts are used. */
+export function saveSettings(keep: boolean, account = ''): void {
+  const all = $state.snapshot(settings)
+  const device = Object.fromEntries(DEVICE.map((name) => [name, all[name]]))
+  try {
+    if (account !== '') {
+      localStorage.setItem(KEY, JSON.stringify(device))
+      sessionStorage.setItem(KEY, JSON.stringify({ account, settings: all }))
+    } else if (keep) localStorage.setItem(KEY, JSON.stringify(all))
     else localStorage.removeItem(KEY)
   } catch {
     // as above: they hold for this page
+  }
+}
+
+/** Nothing of an account stays: its settings of this window, and the configuration that was kept. */
+export function forgetAccount(): void {
+  try {
+    sessionStorage.clear()
+    localStorage.removeItem('carellama.config')
+  } catch {
+    // nothing was kept
   }
 }
 
