@@ -1,7 +1,7 @@
 // The service worker: the page opens without a network, to read earlier conversations. It keeps the page's own files
 // and nothing else: no question, no answer, nothing of /web/ or /v1/. vite.config.mjs fills in version and files.
-const CACHE = 'carellama-8251a9f8ace3'
-const FILES = ["/assets/index-CL9l0Nlc.js","/assets/index-CW8Ca0G2.css"]
+const CACHE = 'carellama-b74d22706f0f'
+const FILES = ["/assets/index-BEL4_fe8.js","/assets/index-CW8Ca0G2.css"]
 const SHELL = '/'
 
 self.addEventListener('install', (event) => {
