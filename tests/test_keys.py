@@ -12,10 +12,10 @@ import subprocess
 import sys
 
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import text
 
 from carellama.errors import UserError
-from carellama.store import commands, database, keys, usage
+from carellama.store import commands, keys, tables, usage
 from carellama.store.database import open_database
 from conftest import only_read
 
@@ -91,7 +91,7 @@ def test_the_list_has_every_key_with_its_limits_use_and_state(place, capsys):
     opened = open_database(str(place))
     usage.end_lease(opened, usage.start_lease(opened, limited, 900), 1412)  # type: ignore[arg-type, arg-type]
     with opened.write_transaction() as connection:
-        connection.execute(database.KEYS.update().where(database.KEYS.c.tokens_per_day > 0).values(expires=1.0))
+        connection.execute(tables.KEYS.update().where(tables.KEYS.c.tokens_per_day > 0).values(expires=1.0))
     capsys.readouterr()
 
     commands.list_keys(["--json"])
@@ -225,41 +225,3 @@ def test_a_server_that_is_not_there_is_one_line_without_the_password():
     with pytest.raises(UserError, match="127") as error:
         open_database("postgresql://user:geheim@127.0.0.1:9/name")
     assert "geheim" not in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_database_of_a_later_version_is_refused(place, capsys):
-    added(capsys)
-    with open_database(str(place)).write_transaction() as connection:
-        connection.execute(database.SCHEMA.update().values(version=7))
-    with pytest.raises(UserError, match="made by a later CareLlama"):
-        commands.list_keys([])
-
-
-def test_an_older_database_is_brought_up_once(place, capsys, monkeypatch):
-    added(capsys)
-
-    def note(connection: Connection) -> None:
-        connection.execute(text("ALTER TABLE carellama_keys ADD COLUMN note TEXT"))
-
-    monkeypatch.setattr(database, "MIGRATIONS", (note,))
-    for _ in range(2):
-        opened = open_database(str(place))
-        with opened.read_transaction() as connection:
-            assert connection.scalar(select(database.SCHEMA.c.version)) == 2
-            assert connection.execute(text("SELECT note FROM carellama_keys")).all() == [(None,)]
-
-
-def test_a_step_that_fails_leaves_the_database_as_it_was(place, capsys, monkeypatch):
-    added(capsys)
-
-    def broken(connection: Connection) -> None:
-        connection.execute(text("ALTER TABLE carellama_keys ADD COLUMN note TEXT"))
-        raise RuntimeError
-
-    monkeypatch.setattr(database, "MIGRATIONS", (broken,))
-    with pytest.raises(RuntimeError):
-        open_database(str(place))
-    monkeypatch.undo()
-    with open_database(str(place)).read_transaction() as connection:
-        assert connection.scalar(select(database.SCHEMA.c.version)) == 1
-        assert "note" not in str(connection.execute(text("SELECT sql FROM sqlite_master")).all())

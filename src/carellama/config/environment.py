@@ -36,6 +36,11 @@ def database() -> str:
     return str(data / "carellama" / "carellama.db")
 
 
+def store_keys() -> list[str]:
+    """The keys that the words of persons are encrypted with in the database: `$CARELLAMA_STORE_KEY`, one a line."""
+    return os.environ.get("CARELLAMA_STORE_KEY", "").split()
+
+
 def endpoint_key() -> str | None:
     """The key of an OpenAI-compatible endpoint: `$CARELLAMA_API_KEY`, else `$OPENAI_API_KEY`; None: neither is set."""
     return (os.environ.get("CARELLAMA_API_KEY") or os.environ.get("OPENAI_API_KEY") or "").strip() or None

@@ -1,4 +1,4 @@
-"""The database: where it is, its tables, and transactions that are safe among threads, processes and machines.
+"""The database: where it is, and transactions that are safe among threads, processes and machines.
 
     database = open_database("carellama.db")
     with database.write_transaction() as connection:
@@ -21,68 +21,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    create_engine,
-    event,
-    exc,
-    func,
-    insert,
-    inspect,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, select
 from sqlalchemy.engine import URL, make_url
 
 from carellama.errors import UserError, install
+from carellama.store.schema import HEAD, REVISIONS, create_tables, read_revision, upgrade_tables
 
-# Times are seconds since 1970 (UTC), days are whole ones since then. Limits that are NULL do not limit.
-METADATA = MetaData()
-SCHEMA = Table("carellama_schema", METADATA, Column("version", Integer, nullable=False))
-KEYS = Table(
-    "carellama_keys",
-    METADATA,
-    Column("id", String(8), primary_key=True),
-    Column("hash", String(64), nullable=False),  # SHA-256 of the secret, in hex
-    Column("name", String(200), nullable=False),
-    Column("scopes", String(200), nullable=False),  # comma separated
-    Column("requests_per_minute", Integer),
-    Column("concurrent", Integer),
-    Column("tokens_per_day", BigInteger),
-    Column("created", Float, nullable=False),
-    Column("expires", Float),
-    Column("revoked", Float),
-)
-REQUESTS = Table(  # those begun within a minute, and those that run
-    "carellama_requests",
-    METADATA,
-    Column("id", String(32), primary_key=True),
-    Column("key_id", String(8), nullable=False),
-    Column("started", Float, nullable=False),
-    Column("lease_until", Float, nullable=False),  # 0: it has ended
-    Index("carellama_requests_started", "key_id", "started"),
-    Index("carellama_requests_lease", "key_id", "lease_until"),
-)
-USAGE = Table(
-    "carellama_usage",
-    METADATA,
-    Column("key_id", String(8), primary_key=True),
-    Column("day", Integer, primary_key=True),
-    Column("requests", BigInteger, nullable=False),
-    Column("tokens", BigInteger, nullable=False),  # those of ended requests, and what the running ones may use
-    Column("last_used", Float, nullable=False),
-)
-# What brings a database of version 1 + n to version 2 + n. A new database gets the tables above at once.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 BUSY_SECONDS = 5.0  # how long one waits for another's transaction
 POSTGRES_LOCK = 0x0CA2E11A  # of those that make or change the tables at the same time
 SQLITE_ERROR_HINTS = {  # what it says, and what to do
@@ -132,37 +76,50 @@ class Database:
         """Close all connections."""
         self.engine.dispose()
 
-    def version(self) -> int | None:
-        """The version of its tables; None: it has none of ours."""
+    def revision(self) -> str | None:
+        """The revision of its tables, of `schema.REVISIONS`, or one of a later CareLlama; None: it has none of ours."""
         with self.read_transaction() as connection:
-            return _version(connection)
+            return read_revision(connection)
 
     def prepare(self) -> None:
         """Make the tables, or bring them to the present version. Raises `UserError` for those of a later CareLlama."""
-        newest = 1 + len(MIGRATIONS)
-        version = self.version()
-        if version is None or version < newest:
-            self._migrate(newest)
-        elif version > newest:
+        revision = self.revision()
+        if revision is not None and revision not in REVISIONS:
             raise UserError(
-                f"{self.name} was made by a later CareLlama (version {version} of its tables, this one knows "
-                f"{newest}); install the later one, or name another database"
+                f"{self.name} was made by a later CareLlama (revision {revision} of its tables, this one knows "
+                f"{HEAD}); install the later one, or name another database"
             )
+        if revision != HEAD:
+            self._migrate()
         if self.sqlite:
             self._use_wal()
 
-    def _migrate(self, newest: int) -> None:
+    def _migrate(self) -> None:
         with self.write_transaction() as connection:
             if not self.sqlite:
                 connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
-            version = _version(connection)  # another process may have been here
-            if version is None:
-                METADATA.create_all(connection)
-                connection.execute(insert(SCHEMA).values(version=newest))
-                return
-            for step in MIGRATIONS[version - 1 :]:
-                step(connection)
-            connection.execute(update(SCHEMA).values(version=newest))
+            revision = read_revision(connection)  # another process may have been here
+            if revision is None:
+                create_tables(connection)
+            elif revision != HEAD:
+                upgrade_tables(connection)
+
+    def empty_journal(self, *, wait: bool = True) -> bool:
+        """Move what SQLite's journal holds into the file, and empty it, so that nothing deleted is left in it.
+
+        `wait`: as long as for a transaction, for those who read. Returns whether it is empty; so it always is with
+        PostgreSQL, whose journal is its own business.
+        """
+        if not self.sqlite:
+            return True
+        deadline = time.monotonic() + (self._busy_seconds if wait else 0.0)
+        with self._as_user_errors(), self._writer_lock(), self.engine.connect() as connection:
+            cursor = connection.connection.cursor()  # outside of a transaction
+            while True:
+                busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() or (0, 0, 0)
+                if not busy or time.monotonic() >= deadline:
+                    return not busy
+                time.sleep(0.02)
 
     def _use_wal(self) -> None:
         """Switch to WAL, which the file remembers. SQLite does not wait for others in this, so we do."""
@@ -189,6 +146,7 @@ class Database:
             connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not in sqlite3
             # NORMAL: a power cut may take the last transactions, and never damages the file
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")  # type: ignore[attr-defined]
+            connection.execute("PRAGMA secure_delete = ON")  # type: ignore[attr-defined]  # zeros where something was
 
         @event.listens_for(engine, "begin")
         def begun(connection: Connection) -> None:
@@ -265,7 +223,7 @@ def open_database(
     try:
         if database.sqlite and not _ensure_file(Path(database.name), make=make):
             return None
-        if not make and database.version() is None:
+        if not make and database.revision() is None:
             database.close()
             return None
         database.prepare()
@@ -307,10 +265,3 @@ def _url(place: str) -> URL:
         f"a database of {url.drivername}:// cannot be used; give the path of a SQLite file, or "
         "postgresql://USER:PASSWORD@HOST:PORT/NAME"
     )
-
-
-def _version(connection: Connection) -> int | None:
-    if not inspect(connection).has_table(SCHEMA.name):
-        return None
-    version: int | None = connection.scalar(select(SCHEMA.c.version))
-    return version

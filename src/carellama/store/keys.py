@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Row, insert, select, update
 
-from carellama.store.database import KEYS, Database
+from carellama.store.database import Database
+from carellama.store.tables import KEYS
 
 KEY_PATTERN = re.compile(r"cl-([0-9a-f]{8})-([0-9a-f]{64})")
 DUMMY_HASH = "0" * 64  # compared with where there is no such key: both cases take the same steps
@@ -83,7 +84,7 @@ def create_key(
 
 def hash_secret(secret: str) -> str:
     """SHA-256 of a secret, in hex."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def verify_secret(key: Key | None, secret: str) -> bool:

@@ -26,8 +26,9 @@ from typing import Literal
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, update
 
-from carellama.store.database import KEYS, REQUESTS, USAGE, Database
+from carellama.store.database import Database
 from carellama.store.keys import Key, row_to_key
+from carellama.store.tables import KEYS, REQUESTS, USAGE
 
 LEASE_SECONDS = 30.0
 WINDOW_SECONDS = 60.0

@@ -1,0 +1,112 @@
+"""Logins that are tried too often wait: counted in the database, for all workers and machines together.
+
+    attempt = start_attempt(database, [(name_subject("ward3"), NAME_LIMIT)])    # or LoginLocked
+    ...
+    attempt_succeeded(database, attempt)
+
+An attempt counts as a wrong one before its password is looked at, and is taken back where it was right: however many
+come at once, no more than the limit are looked at. The first lock lasts `FIRST_LOCK_SECONDS`; each further one twice as
+long, up to `WINDOW_SECONDS`, and after that time without a lock the next is a first one again.
+
+What is stored is a SHA-256 of the name or the address: people type their password where the name belongs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from carellama.store.database import Database
+from carellama.store.tables import LOGIN_ATTEMPTS
+
+NAME_LIMIT, ADDRESS_LIMIT = 5, 20  # wrong passwords within the window
+WINDOW_SECONDS = 900.0
+FIRST_LOCK_SECONDS = 30.0
+
+
+class LoginLocked(Exception):
+    """Too many wrong passwords: `retry_after` seconds until a login is looked at again."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(retry_after)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A login that was counted: whose, and the locks that it set."""
+
+    subjects: tuple[str, ...]
+    locked: frozenset[str]
+
+
+def name_subject(name_key: str) -> str:
+    """What attempts at a name are counted under."""
+    return hashlib.sha256(f"name:{name_key}".encode()).hexdigest()
+
+
+def address_subject(address: str) -> str:
+    """What attempts from an address are counted under."""
+    return hashlib.sha256(f"address:{address}".encode()).hexdigest()
+
+
+def start_attempt(database: Database, limits: Sequence[tuple[str, int]]) -> Attempt:
+    """Count a login under each subject, which has the limit given with it. Raises `LoginLocked`."""
+    with database.write_transaction() as connection:
+        now = database.now(connection)
+        table = LOGIN_ATTEMPTS.c
+        old = (table.started < now - WINDOW_SECONDS) & (table.locked_until < now - WINDOW_SECONDS)
+        connection.execute(delete(LOGIN_ATTEMPTS).where(old))
+        rows = {subject: _locked_row(database, connection, subject, now) for subject, _ in sorted(limits)}
+        wait = max(until - now for _, _, _, until in rows.values())
+        if wait <= 0:
+            locked = {subject for subject, limit in limits if _count(connection, subject, limit, rows[subject], now)}
+    if wait > 0:
+        raise LoginLocked(min(wait, WINDOW_SECONDS))
+    return Attempt(tuple(rows), frozenset(locked))
+
+
+def attempt_succeeded(database: Database, attempt: Attempt, *, forget: Sequence[str] = ()) -> None:
+    """Take an attempt back: its password was right. `forget`: subjects whose earlier attempts are forgotten, too."""
+    table = LOGIN_ATTEMPTS.c
+    with database.write_transaction() as connection:
+        connection.execute(delete(LOGIN_ATTEMPTS).where(table.subject.in_(forget)))
+        for subject in sorted(attempt.subjects):
+            values = {"count": table.count - 1}
+            if subject in attempt.locked:
+                values |= {"locks": table.locks - 1, "locked_until": 0.0}  # type: ignore[dict-item]
+            connection.execute(update(LOGIN_ATTEMPTS).where(table.subject == subject, table.count > 0).values(**values))
+
+
+def _locked_row(database: Database, connection: Connection, subject: str, now: float) -> tuple[int, float, int, float]:
+    """(count, started, locks, locked until) of a subject, which others now wait for; made where it is not there."""
+    table, made = LOGIN_ATTEMPTS, {"count": 0, "started": now, "locks": 0, "locked_until": 0.0}
+    dialect = sqlite if database.sqlite else postgresql
+    connection.execute(dialect.insert(table).values(subject=subject, **made).on_conflict_do_nothing())
+    row = connection.execute(select(table).where(table.c.subject == subject).with_for_update()).one()
+    return row[1], row[2], row[3], row[4]
+
+
+def _count(connection: Connection, subject: str, limit: int, row: tuple[int, float, int, float], now: float) -> bool:
+    """Count one attempt; whether it is the last before a lock."""
+    count, started, locks, until = row
+    if now - until >= WINDOW_SECONDS:
+        locks = 0
+    if not locks and not 0 <= now - started < WINDOW_SECONDS:  # also where a clock was set back
+        count, started = 0, now
+    count += 1
+    locks_now = count >= limit
+    if locks_now:
+        until, locks = now + min(WINDOW_SECONDS, FIRST_LOCK_SECONDS * 2 ** min(locks, 16)), locks + 1
+    values = {"count": count, "started": started, "locks": locks, "locked_until": until}
+    connection.execute(update(LOGIN_ATTEMPTS).where(LOGIN_ATTEMPTS.c.subject == subject).values(**values))
+    return locks_now
+
+
+def forget_attempts(connection: Connection, subject: str) -> None:
+    """Forget the attempts of a subject, within a transaction."""
+    connection.execute(delete(LOGIN_ATTEMPTS).where(LOGIN_ATTEMPTS.c.subject == subject))
