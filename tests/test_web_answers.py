@@ -105,6 +105,24 @@ def test_two_tabs_read_the_same_answer(static: Path) -> None:
         assert len(found) == 2 and found[0] == found[1] and text_of(found[0]) == TEXT
 
 
+@pytest.mark.parametrize("action", ["on", "warn"])
+def test_a_stopped_answer_ends_as_others_do(static: Path, tmp_path: Path, action: str) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(f"conversation: {{disclaimer: {action}}}")
+    engine = ScriptedEngine("x " * 5000, token_seconds=0.01)
+    with page(static, Assistant(engine, safety=SafetyLayer("on", "CN", policy=policy))) as server:
+        id = ask(server).json()["id"]
+        until(lambda: engine.running == 1)
+        read(server, id, most=6)
+        httpx2.delete(f"{server.url}/web/answers/{id}", timeout=20)
+        events = read(server, id)
+        *_, (_, _, notice), (_, _, used), (_, _, done) = events
+        assert done == "[DONE]" and used["usage"]["completion_tokens"] > 2
+        delta = notice["choices"][0]["delta"]
+        assert [one["kind"] for one in delta["notices"]] == ["disclaimer"]
+        assert delta["content"] == (f"\n\n{delta['notices'][0]['text']}" if action == "on" else "")
+
+
 def test_a_stopped_answer_ends_and_what_there_is_stays(static: Path) -> None:
     engine = ScriptedEngine("x " * 5000, token_seconds=0.01)
     with page(static, engine) as server:

@@ -35,6 +35,7 @@ export default defineConfig({
     outDir: process.env.CARELLAMA_WEB_OUT ?? '../src/carellama/serve/web/static',
     emptyOutDir: true,
     target: 'es2022',
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'], // they know light-dark(), which would be rewritten otherwise
     assetsInlineLimit: 0, // data: URLs would need more in the CSP
     modulePreload: { polyfill: false }, // the polyfill is for browsers older than the target
   },

@@ -10,7 +10,8 @@ as one from outside, and a drain waits for it. Its events are kept for `KEEP_SEC
 
 An event is a chunk of the route's stream without what is the same in all of them. The kind `failure` is an error of the
 API, with its status; `dropped` is the number of the oldest messages that the model had no room for. While the answer
-waits for the engine there are events of the kind `queue`, which are not kept.
+waits for the engine there are events of the kind `queue`, which are not kept. An answer that is stopped ends as others
+do: with the last notices of the safety layer and the tokens that it used.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers
@@ -28,10 +30,14 @@ from starlette.requests import Request
 from starlette.types import Message as HttpEvent
 from starlette.types import Scope
 
+from carellama.assistant import Assistant
 from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.middleware import RequestContext, ServerState
+from carellama.serve.api.parsing import parse_messages
 from carellama.serve.api.prompts import TURNS_HEADER
+from carellama.serve.api.schemas import ChatRequest
+from carellama.serve.api.streaming import run_in_thread
 
 ROUTE = "/v1/chat/completions"
 KEEP_SECONDS = 300.0  # after the end of an answer: a telephone that was locked asks again
@@ -58,7 +64,7 @@ class Answers:
         answer = Answer(secrets.token_urlsafe(18), context.caller.id, self.state)
         self._answers[answer.id] = answer
         body = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        answer.task = asyncio.create_task(answer.run(request, json.dumps(body).encode()))
+        answer.task = asyncio.create_task(answer.run(request, body))
         answer.task.add_done_callback(lambda _: self._keep(answer))
         return answer
 
@@ -114,12 +120,13 @@ class Answer:
         self._stopped = asyncio.Event()
         self._inner: dict[str, Any] = {}  # the state of the inner request, with its context
         self._status, self._rest = 0, b""
+        self._whole = False  # the last chunk has come, which has the tokens
 
-    async def run(self, request: Request, body: bytes) -> None:
+    async def run(self, request: Request, body: JSONObject) -> None:
         """Make the inner request; its end is an event, whatever happens."""
-        scope = _inner_scope(request, len(body))
+        parts = [json.dumps(body).encode()]
+        scope = _inner_scope(request, len(parts[0]))
         self._inner = scope["state"]
-        parts = [body]
 
         async def receive() -> HttpEvent:
             if parts:
@@ -129,6 +136,8 @@ class Answer:
 
         try:
             await request.app(scope, receive, self._send)
+            if self._stopped.is_set() and self._status == 200 and not self._whole:
+                await self._close(ChatRequest.model_validate(body))
         finally:
             self._append(DONE)
             self.ended = True
@@ -136,6 +145,21 @@ class Answer:
     def stop(self) -> None:
         """End the answer, as a client that hangs up does; what there is of it stays."""
         self._stopped.set()
+
+    async def _close(self, body: ChatRequest) -> None:
+        """Append what an answer ends with: the last notices, which the layer would have added, and the tokens."""
+        engine = self.state.engine
+        found = (
+            await run_in_thread(partial(engine.screen, parse_messages(body.messages)))
+            if isinstance(engine, Assistant)
+            else None
+        )
+        for notice in found.after if found is not None else ():
+            shown = found is not None and found.policy.action(notice.kind) == "on"
+            delta = {"content": f"\n\n{notice.text}" if shown else "", "notices": [notice.as_json()]}
+            self._append(AnswerEvent(_json({"choices": [{"index": 0, "delta": delta}]})))
+        context: RequestContext = self._inner["context"]
+        self._append(AnswerEvent(_json({"usage": context.usage.as_json()})))
 
     @property
     def place(self) -> tuple[int, float] | None:
@@ -183,7 +207,9 @@ class Answer:
         *frames, self._rest = self._rest.split(b"\n\n")
         for frame in frames:
             if frame.startswith(b"data: ") and (data := frame[6:]) != DONE.data:
-                self._append(_compact(json.loads(data)))
+                chunk = json.loads(data)
+                self._whole |= bool(chunk.get("usage"))
+                self._append(_compact(chunk))
 
     def _append(self, event: AnswerEvent) -> None:
         self._events.append(event)

@@ -9,6 +9,7 @@ import { addChunk } from './segments'
 
 const SAVE_MS = 500
 const SILENT_MS = 25_000 // the server speaks every 10 s
+const CLOSING_MS = 2000 // that an answer which was stopped has for its end: what it used, the disclaimer
 const WAITS_MS = [300, 1000, 2000, 4000, 8000]
 
 export type Link = 'open' | 'lost'
@@ -55,13 +56,20 @@ export class Follower {
     }
   }
 
-  /** Ends an answer at the person's wish. What has arrived stays. */
+  /** Ends an answer at the person's wish. What has arrived stays, and what the server says at its end is read. */
   async stop(message: Message): Promise<void> {
     const answer = message.running?.answer
+    const reader = this.running.get(message.id)
     message.stopped = true
-    this.end(message)
-    this.running.get(message.id)?.abort()
+    const leave = (): void => {
+      if (message.running?.answer !== answer) return // it has ended, or goes on since
+      this.end(message)
+      reader?.abort()
+    }
+    if (reader === undefined) leave()
+    const timer = setTimeout(leave, CLOSING_MS)
     if (answer !== undefined) await stopAnswer(answer).catch(() => {}) // it may have ended by itself
+    if (message.running === null) clearTimeout(timer)
   }
 
   /** Saves what has arrived of all answers, before the page is hidden or closed. */
