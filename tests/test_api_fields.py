@@ -41,6 +41,7 @@ OF_ROUTES = {
     *("messages", "model", "prompt", "stream", "stream_options", "n", "echo", "best_of", "modalities", "input", "mode"),
     *(
         "parse_special",
+        "country",
         "input_type",
         "encoding_format",
         "dimensions",

@@ -12,7 +12,9 @@ message keeps it; a caller who brings a `Sampling` gets that one. Texts that are
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 from carellama.consultation.interview import Interview, Step
 from carellama.consultation.report import to_markdown
@@ -76,6 +78,15 @@ class Assistant(EngineWrapper):
         super().close()
         if self.safety is not None:
             self.safety.close()
+
+    def for_country(self, country: str) -> Self:
+        """Return the same assistant whose notices have the numbers of another country.
+
+        Raises `UserError` for a country without numbers.
+        """
+        made = copy(self)
+        made.safety = None if self.safety is None else self.safety.for_country(country)
+        return made
 
     def speaks(self, text: str) -> bool:
         """Return False for a text in Chinese or English where the model is known to have learned only others."""
@@ -167,6 +178,13 @@ class Consultant(Assistant):
         )
         self.assistant, self.interview = assistant, interview
         self._pool = WorkerPool(self.parallel, "carellama-consultation")
+
+    def for_country(self, country: str) -> Self:
+        """Return the same consultant whose notices and reports have the numbers of another country."""
+        made = super().for_country(country)
+        made.assistant, made.interview = self.assistant.for_country(country), copy(self.interview)
+        made.interview.safety = self.interview.safety.for_country(country)
+        return made
 
     @property
     def context_tokens(self) -> int | None:

@@ -14,12 +14,12 @@ stays as it is. It keeps nothing of what was said.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from carellama.engine.base import Notice
-from carellama.errors import lookup
 from carellama.records import Message
 from carellama.safety.answers.watch import AnswerWatch, conflict_notice
 from carellama.safety.classifier.classifier import load_classifier
@@ -31,9 +31,9 @@ from carellama.safety.medication.rules import MedicationRules, load_medication
 from carellama.safety.notices import (
     SHOWN_LEVELS,
     Language,
-    countries,
     disclaimer,
     emergency_notice,
+    known_country,
     language_of,
 )
 from carellama.safety.own_files import sort_rule_files
@@ -63,15 +63,18 @@ class SafetyLayer:
         guard_model: GuardModel | None = None,
     ) -> None:
         own = sort_rule_files(more_rules)
-        if country is not None:
-            country = country.strip().upper()
-            country = "GB" if country == "UK" else country  # as most people write it
-            lookup(countries(), country, "country")
+        country = None if country is None else known_country(country)
         self._policy = load_policy(policy) if mode == "on" else load_policy(policy).softened()
         self.mode, self.country = mode, country
         self._rules, self._classifier = load_red_flags(own.triage), load_classifier(classifier)
         self._pharmacy = load_medication(own.medicines)
         self._guard = Guard(own.guard, guard_classifier, guard_model).with_policy(self._policy)
+
+    def for_country(self, country: str) -> SafetyLayer:
+        """Return the same layer with the numbers of another country. Raises `UserError` for an unknown one."""
+        made = copy(self)
+        made.country = known_country(country)
+        return made
 
     @property
     def pharmacy(self) -> MedicationRules | None:

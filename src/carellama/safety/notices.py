@@ -40,6 +40,14 @@ def countries() -> Mapping[str, Mapping[str, str]]:
     return package_yaml("safety/countries.yaml")
 
 
+def known_country(country: str) -> str:
+    """Return the code of a country whose numbers are known. Raises `UserError` for another one."""
+    code = country.strip().upper()
+    code = "GB" if code == "UK" else code  # as most people write it
+    lookup(countries(), code, "country")
+    return code
+
+
 def emergency_notice(findings: Sequence[Finding], language: Language, country: str | None = None) -> str:
     """Return one paragraph: how urgent the first finding is, its action, and the numbers of the country.
 

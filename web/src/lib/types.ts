@@ -66,10 +66,15 @@ export interface Notice {
   text: string
 }
 
-export interface Logprob {
+/** A token; of a part of a character `token` has U+FFFD, and `bytes` has what it is, where the engine knows it. */
+export interface TokenText {
   token: string
+  bytes?: number[] | null
+}
+
+export interface Logprob extends TokenText {
   logprob: number
-  top_logprobs: { token: string; logprob: number }[]
+  top_logprobs: (TokenText & { logprob: number })[]
 }
 
 export interface Consultation {

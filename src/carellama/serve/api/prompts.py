@@ -1,6 +1,6 @@
 """Prompts before any work on them: rendered, tokenised and counted by the engine, once and in a thread.
 
-    prompt, sampling, max_tokens = await prepare_chat(state, context, messages, sampling, consultant)
+    prompt, sampling, max_tokens = await prepare_chat(state, context, engine, messages, sampling, consultant)
     prompts = await prepare_texts(state, body)
 
 The count is what the quota of a key reserves. It is exact, but for an engine whose server cannot count (`--engine
@@ -56,16 +56,17 @@ TOOLS_HEADER, TURNS_HEADER, PARTS_HEADER = "x-carellama-tools", "x-carellama-dro
 async def prepare_chat(
     state: ServerState,
     context: RequestContext,
+    engine: Engine,
     messages: list[Message],
     sampling: Sampling,
     consultant: Engine | None = None,
 ) -> tuple[PreparedPrompt, Sampling, int]:
-    """Return a conversation as a prompt, the sampling with the tools that fit, and the most tokens of an answer.
+    """Return a conversation as the engine's prompt, the sampling with the tools that fit, and an answer's most tokens.
 
     What is left out is named in headers of the response. Raises `PromptTooLong`, and `InvalidRequest` (400) as
     `allowed_tools`.
     """
-    engine, settings = state.engine, state.settings
+    settings = state.settings
     screening = await run_in_thread(partial(engine.screen, messages)) if isinstance(engine, Assistant) else None
     prepare = partial(_prepare, consultant or engine, screening)
     if screening and screening.refusal is not None:

@@ -189,6 +189,9 @@ class ChatRequest(SamplingFields):
     mode: Mode | None = Field(
         default=None, description="answer: at once; consult: ask before advice; left out: as the server was started"
     )
+    country: str | None = Field(
+        default=None, max_length=8, description="whose numbers a notice has: CN, US, ...; left out: the server's"
+    )
 
 
 class CompletionRequest(SamplingFields):

@@ -1,6 +1,7 @@
 """The routes of the page: what it shows, and answers that go on without it.
 
 POST /web/answers             202 {"id": ..., "ahead": 0, "seconds": 1.0}, for a body of /v1/chat/completions
+POST /web/notices             {"notices": [...]}: what comes before the answer to such a body, without an answer
 GET /web/answers/{id}         server-sent events behind Last-Event-ID, until the end
 DELETE /web/answers/{id}      stop
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -22,10 +24,11 @@ from carellama.safety.notices import DEFAULT_COUNTRY, countries, disclaimer
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.middleware import ServerState
-from carellama.serve.api.parsing import message_text
-from carellama.serve.api.routes.chat import SSEResponse
+from carellama.serve.api.parsing import message_text, parse_messages
+from carellama.serve.api.routes.chat import SSEResponse, for_country
 from carellama.serve.api.routes.context import check_capacity, context_of
 from carellama.serve.api.schemas import ChatRequest
+from carellama.serve.api.streaming import run_in_thread
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.files import PATH
 
@@ -65,6 +68,7 @@ def page_config(
         "disclaimer": {language: disclaimer(language) for language in DEFAULT_COUNTRY},
         "country": country,
         "numbers": numbers,
+        "countries": {code: _numbers(code) for code in countries()},
         "limits": {"question_chars": page.question_chars, "file_bytes": page.file_bytes},
         "keep": page.keep,
         "examples": package_yaml("serve/web/examples.yaml")[page.viewer],
@@ -98,6 +102,21 @@ async def create_answer(request: Request, body: ChatRequest) -> Response:
     ahead = state.admission.waiting
     seconds = state.admission.estimate(ahead) if ahead else 0.0
     return JSONResponse({"id": answer.id, "ahead": ahead, "seconds": round(seconds, 1)}, 202)
+
+
+@router.post("/notices")
+async def read_notices(request: Request, body: ChatRequest) -> Response:
+    """What the safety layer says before an answer: for the notice of a country that is chosen afterwards.
+
+    No model is asked. Raises `InvalidRequest` (400) for an unknown country.
+    """
+    state, context = context_of(request)
+    await context.reserve("chat")
+    engine = state.engine if body.country is None else for_country(state.engine, body.country)
+    messages = parse_messages(body.messages)
+    screening = await run_in_thread(partial(engine.screen, messages)) if isinstance(engine, Assistant) else None
+    notices = screening.notices if screening is not None else ()
+    return JSONResponse({"notices": [one.as_json() for one in notices]})
 
 
 @router.get("/answers/{id}")

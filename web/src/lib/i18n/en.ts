@@ -189,7 +189,9 @@ export const en = {
   showTokens: 'Tokens',
   showRequest: 'Request',
   logprob: 'log-probability {value}, probability {percent} %',
-  otherTokens: 'in its place',
+  otherTokens: 'In its place',
+  tokenKeys: 'Point at a token, tap it, or go from one to the next with the arrow keys.',
+  partOf: 'part of {text}',
   install: 'Version {version}',
 }
 

@@ -192,5 +192,7 @@ export const zh: Words = {
   showRequest: '请求内容',
   logprob: '对数概率 {value}，概率 {percent}%',
   otherTokens: '同一位置的其他词元',
+  tokenKeys: '指向或点按一个词元，也可以用方向键逐个移动。',
+  partOf: '“{text}”的一部分',
   install: '版本 {version}',
 }

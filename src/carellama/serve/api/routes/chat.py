@@ -17,8 +17,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from carellama.assistant import Assistant
 from carellama.engine.base import Engine, Reply, Sampling, offered_tools, room_for_answer
+from carellama.errors import UserError
 from carellama.records import Message
+from carellama.safety.notices import known_country
 from carellama.serve.api.errors import EVENT_STREAM, SSE_DONE, InvalidRequest, event, log_server_error, to_http_error
 from carellama.serve.api.formatting import ChatFormatter, CompletionFormatter, ResponseFormatter
 from carellama.serve.api.json_body import JsonRoute
@@ -103,9 +106,12 @@ async def prepare_job(
     background = not body.stream or is_task(messages)
     check_capacity(state, count, background=background)  # a request without a slot costs no screening
     note_parts(context, pictures)
-    prompt, sampling, max_tokens = await prepare_chat(state, context, messages, sampling, consultant)
+    engine = state.engine
+    if body.country is not None:
+        engine, consultant = for_country(engine, body.country), consultant and for_country(consultant, body.country)
+    prompt, sampling, max_tokens = await prepare_chat(state, context, engine, messages, sampling, consultant)
     await context.reserve("chat", [prompt.tokens], count, count * max_tokens)
-    engine = consultant or state.engine
+    engine = consultant or engine
     requests = [partial(engine.submit, prompt, one) for one in sampling_per_choice(sampling, count)]
     return GenerationJob(requests, background, has_grammar(sampling))
 
@@ -132,6 +138,15 @@ def consultant_of(
     if found := next((name for name, given in unfit.items() if given), None):
         raise InvalidRequest(f"{found} has no meaning in mode consult, whose answers are questions and reports", found)
     return state.consultant
+
+
+def for_country(engine: Engine, country: str) -> Engine:
+    """Return an engine whose notices have a country's numbers. Raises `InvalidRequest` (400) for an unknown one."""
+    try:
+        country = known_country(country)
+    except UserError as error:
+        raise InvalidRequest(f"country: {error}", "country") from error
+    return engine.for_country(country) if isinstance(engine, Assistant) else engine
 
 
 @router.post("/v1/completions", response_model=CompletionResponse, responses=ERROR_RESPONSES)
