@@ -1,7 +1,7 @@
 // The service worker: the page opens without a network, to read earlier conversations. It keeps the page's own files
 // and nothing else: no question, no answer, nothing of /web/ or /v1/. vite.config.mjs fills in version and files.
-const CACHE = 'carellama-b74d22706f0f'
-const FILES = ["/assets/index-BEL4_fe8.js","/assets/index-CW8Ca0G2.css"]
+const CACHE = 'carellama-5a47c9050d34'
+const FILES = ["/assets/index-CUWKNjos.js","/assets/index-CrNewWxG.css"]
 const SHELL = '/'
 
 self.addEventListener('install', (event) => {
