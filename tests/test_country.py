@@ -17,6 +17,7 @@ from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
 from carellama.serve.web.app import add_page
 
+ENGINE = ScriptedEngine("好。")
 CHEST = [{"role": "user", "content": "胸口压着疼，一身冷汗"}]
 
 
@@ -27,7 +28,7 @@ def post(server: Running, path: str, **body: Any) -> httpx2.Response:
 @pytest.fixture(scope="module")
 def server() -> Any:
     layer = SafetyLayer("on", "CN")
-    assistant = Assistant(ScriptedEngine("好。"), safety=layer)
+    assistant = Assistant(ENGINE, safety=layer)
     consultant = Consultant(assistant, Interview(layer))
     with running(assistant, consultant=consultant, extend=lambda app: add_page(app, WebOptions())) as one:
         yield one
@@ -51,12 +52,12 @@ def test_an_unknown_country_is_refused_with_those_that_are_known(server: Running
 
 
 def test_a_notice_is_told_again_for_another_country_without_an_answer(server: Running) -> None:
-    asked = len(server.state.engine.engine.asked)
+    asked = len(ENGINE.asked)
     there = post(server, "/web/notices", country="US").json()["notices"]
     assert [one["kind"] for one in there] == ["emergency"] and "911" in there[0]["text"]
     usual = post(server, "/web/notices").json()["notices"]
     assert usual[0]["rule"] == there[0]["rule"] and "120" in usual[0]["text"]
-    assert len(server.state.engine.engine.asked) == asked
+    assert len(ENGINE.asked) == asked
 
 
 def test_the_page_is_told_all_countries(server: Running) -> None:
