@@ -1,6 +1,7 @@
 // Conversations: the tree of messages, what is kept, what goes out and comes in.
 import { describe, expect, it } from 'vitest'
 import { newMessage, textOf } from '../src/lib/answer/segments'
+import { ACCOUNT_WORDS, nameFault, passwordFault } from '../src/lib/i18n/accounts'
 import { en } from '../src/lib/i18n/en'
 import { zh } from '../src/lib/i18n/zh'
 import { isId, newId } from '../src/lib/ids'
@@ -117,6 +118,17 @@ describe('words', () => {
     const places = (text: string): string[] => (text.match(/\{\w+\}/g) ?? []).sort()
     for (const name of Object.keys(en) as (keyof typeof en)[]) expect(places(zh[name]), name).toEqual(places(en[name]))
     expect(Object.keys(zh)).toEqual(Object.keys(en))
+  })
+  it('of accounts too', () => {
+    const names = Object.keys(ACCOUNT_WORDS.en) as (keyof typeof ACCOUNT_WORDS.en)[]
+    const places = (text: string): string[] => (text.match(/\{\w+\}/g) ?? []).sort()
+    for (const name of names) expect(places(ACCOUNT_WORDS.zh[name]), name).toEqual(places(ACCOUNT_WORDS.en[name]))
+    expect(Object.keys(ACCOUNT_WORDS.zh)).toEqual(names)
+  })
+  it('tell what is wrong with a name or a password, counted in characters', () => {
+    expect([nameFault(' '), nameFault('李'.repeat(65))]).toEqual([ACCOUNT_WORDS.en.badName, ACCOUNT_WORDS.en.badName])
+    expect([nameFault('李四'), passwordFault('密'.repeat(10)), passwordFault('😀'.repeat(1000))]).toEqual(['', '', ''])
+    expect([passwordFault('😀'.repeat(9)), passwordFault('x'.repeat(1001))].map((one) => /\d+/.exec(one)?.[0])).toEqual(['9', '1001'])
   })
   it('make a title of the first line', () => {
     expect(titleOf('  Fever 38.5\nsecond')).toBe('Fever 38.5')

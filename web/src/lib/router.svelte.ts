@@ -1,12 +1,13 @@
 // Each conversation has a URL, /c/<id>; / is a new one. Back, forward and reload are the browser's own.
 import { isId } from './ids'
 
-function read(): string | null {
-  const id = /^\/c\/([^/]+)\/?$/.exec(location.pathname)?.[1] ?? ''
+/** The conversation of a path; null: none. */
+export function routeOf(path: string): string | null {
+  const id = /^\/c\/([^/]+)\/?$/.exec(path)?.[1] ?? ''
   return isId(id) ? id : null
 }
 
-export const route = $state<{ conversation: string | null }>({ conversation: read() })
+export const route = $state<{ conversation: string | null }>({ conversation: routeOf(location.pathname) })
 
 /** Shows a conversation, or a new one (null). `replace`: the page that is left is no step of the back button. */
 export function show(conversation: string | null, replace = false): void {
@@ -18,7 +19,7 @@ export function show(conversation: string | null, replace = false): void {
 /** Follows back and forward; returns what ends it. */
 export function listen(): () => void {
   const onPop = (): void => {
-    route.conversation = read()
+    route.conversation = routeOf(location.pathname)
   }
   addEventListener('popstate', onPop)
   return () => removeEventListener('popstate', onPop)

@@ -70,6 +70,11 @@ export function untilLogin(signal?: AbortSignal | null): Promise<void> {
   })
 }
 
+/** Tells the other tabs who has logged in, as from the login page. */
+export function tellLogin(account: string): void {
+  channel?.postMessage({ account })
+}
+
 /** Tells the other tabs that nobody is logged in any more. */
 export function tellLogout(): void {
   channel?.postMessage({ account: null })

@@ -29,6 +29,8 @@ export const en = {
   unsaved: 'Not saved yet: {n}. The page keeps trying; leave it open.',
   refused: 'The server refuses to keep a part of this. Export the conversation before you close the page. ({reason})',
   titlesOnly: 'Texts could not be searched, only titles.',
+  account: 'Account',
+  notLoaded: 'This part of the page could not be loaded.',
   untitled: 'Untitled conversation',
   missing: 'This conversation is not in this browser. It may have been deleted, or it was made on another device.',
   settings: 'Settings',

@@ -9,7 +9,11 @@ export const language = $state<{ current: Language }>({ current: 'en' })
 
 /** The words for `name` in the language of the page, with {names} filled in. */
 export function t(name: Word, values: Record<string, string | number> = {}): string {
-  return WORDS[language.current][name].replace(/\{(\w+)\}/g, (all, key: string) => String(values[key] ?? all))
+  return fill(WORDS[language.current][name], values)
+}
+
+export function fill(words: string, values: Record<string, string | number>): string {
+  return words.replace(/\{(\w+)\}/g, (all, key: string) => String(values[key] ?? all))
 }
 
 /** Words whose name has a part that the server chose, such as the kind of a notice. */

@@ -31,6 +31,8 @@ export const zh: Words = {
   unsaved: '有 {n} 项尚未保存。页面会继续尝试，请不要关闭。',
   refused: '服务器拒绝保存其中一部分内容，关闭页面前请先导出对话。（{reason}）',
   titlesOnly: '未能搜索对话内容，只搜索了标题。',
+  account: '账户',
+  notLoaded: '这一部分页面未能载入。',
   untitled: '未命名对话',
   missing: '这个浏览器里没有这段对话，可能已被删除，或是在其他设备上创建的。',
   settings: '设置',

@@ -77,7 +77,7 @@ export class Library {
     const now = Date.now()
     for (const one of all) if (one.deleted && now - one.deleted > UNDO_MS) await this.store.remove(one.id)
     this.conversations = all.filter((one) => !one.deleted)
-    for (const one of this.conversations) if (one.running) void this.open(one.id)
+    for (const one of this.conversations) if (one.running) void this.open(one.id).catch(() => {})
   }
 
   /** The newest first. */

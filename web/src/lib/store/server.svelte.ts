@@ -41,6 +41,7 @@ export class ServerStore implements Store {
   private timer: ReturnType<typeof setTimeout> | undefined
   private writing: Promise<void> | null = null
   private failures = 0
+  private ended = false
 
   constructor() {
     addEventListener('online', () => this.writeSoon(0))
@@ -168,11 +169,20 @@ export class ServerStore implements Store {
     return this.pending.size === 0 && this.refused.size === 0
   }
 
+  /** Ends the store: what waits is given up. */
+  discard(): void {
+    clearTimeout(this.timer)
+    this.pending.clear()
+    this.refused.clear()
+    this.ended = true
+    this.count()
+  }
+
   private of(id: string): Pending {
     const known = this.pending.get(id)
     if (known !== undefined) return known
     const made: Pending = { due: Infinity, messages: new Map(), removed: false }
-    this.pending.set(id, made)
+    if (!this.ended) this.pending.set(id, made)
     return made
   }
 
@@ -197,6 +207,7 @@ export class ServerStore implements Store {
 
   private writeSoon(milliseconds: number): void {
     clearTimeout(this.timer)
+    if (this.ended) return
     this.timer = setTimeout(() => void this.work(), milliseconds)
   }
 

@@ -1,0 +1,293 @@
+// What the page says about accounts, in both languages: loaded with the login page and the dialogs of accounts alone.
+import { RequestError } from '../api/errors'
+import { fill, language } from './index.svelte'
+
+const en = {
+  logIn: 'Log in',
+  loggingIn: 'Logging in …',
+  name: 'Name',
+  password: 'Password',
+  show: 'Show',
+  hide: 'Hide',
+  showPassword: 'Show the password',
+  capsLock: 'Caps Lock is on.',
+  or: 'or',
+  logInWith: 'Log in with {name}',
+  newTab: '(opens a new tab)',
+  noAccount: 'Accounts are made by invitation. Ask whoever runs this page.',
+  emptyName: 'Enter your name.',
+  emptyPassword: 'Enter your password.',
+  wrong: 'Name or password is wrong.',
+  wrongPassword: 'The password is wrong.',
+  locked: 'Too many wrong passwords. Try again in {seconds} s.',
+  network: 'The server cannot be reached. What you typed is still here.',
+  broken: 'The server could not do this. Try again.',
+  ended: 'Please log in again',
+  endedWhy: 'Your session has ended. Nothing is lost: what you wrote is still here and goes on after you log in.',
+  endedOther: 'Use another account',
+  endedOtherWhy: 'The page is loaded anew. What is not saved yet is lost.',
+  invitation: 'Create your account',
+  invitationReading: 'Reading the invitation …',
+  invitationRole: 'You were invited as: {role}. The invitation ends on {date}.',
+  resetTitle: 'Set a new password',
+  resetFor: 'For the account {name}. The link ends on {date}.',
+  noInvitation: 'This link is not valid',
+  noInvitationWhy: 'It was used, has ended, or is not complete. Ask for a new one.',
+  toLogin: 'To the login',
+  nameRule: '1 to 64 characters. You log in with it; the administrators of this page see it.',
+  passwordRule: 'At least 10 characters. Several words are better than one word with signs.',
+  badName: 'The name must have 1 to 64 characters.',
+  shortPassword: 'The password has {given} characters; it must have at least 10.',
+  longPassword: 'The password has {given} characters; it may have at most 1000.',
+  nameTaken: 'Somebody has this name already. Choose another one.',
+  invalid: 'The server does not take this: {reason}',
+  create: 'Create account',
+  creating: 'Creating …',
+  setPassword: 'Set password',
+  account: 'Account',
+  role: 'Role',
+  role_patient: 'Patient',
+  role_clinician: 'Clinician',
+  role_admin: 'Administrator',
+  byProvider: 'You log in through {issuer}.',
+  logOut: 'Log out',
+  loggingOut: 'Saving and logging out …',
+  logOutUnsaved: 'Not saved yet: {n}. If you log out now, it is lost.',
+  logOutAnyway: 'Log out and lose it',
+  logOutLost: 'The server cannot be reached: you are still logged in.',
+  logOutRemove: 'Also delete my conversations from this browser',
+  changePassword: 'Change password',
+  oldPassword: 'Present password',
+  newPassword: 'New password',
+  passwordChanged: 'The password was changed. Other devices were logged out.',
+  deleteAccount: 'Delete my account and everything I wrote',
+  deleteWhat: 'This deletes your account, your conversations ({n}), their messages, your drafts and your feedback from the database. You are logged out everywhere. This cannot be undone. Backups that were made earlier are deleted by whoever runs this page.',
+  deleteProof: 'Your password',
+  deleteProofName: 'To confirm, type your name: {name}',
+  deleteNow: 'Delete everything',
+  deleting: 'Deleting …',
+  wrongName: 'This is not the name of your account.',
+  deletedTitle: 'Your account was deleted',
+  deletedWhat: 'Deleted: {what}.',
+  deletedNothing: 'Your account and all that belonged to it were deleted.',
+  count_sessions: 'sessions: {n}',
+  count_invitations: 'invitations: {n}',
+  count_conversations: 'conversations: {n}',
+  count_messages: 'messages: {n}',
+  count_drafts: 'drafts: {n}',
+  count_feedback: 'feedback: {n}',
+  lastAdmin: 'You are the last administrator. Make somebody else administrator first.',
+  forbidden: 'You may not do this.',
+  admin: 'Accounts and invitations',
+  accounts: 'Accounts',
+  you: 'you',
+  lastLogin: 'Last login',
+  never: 'never',
+  state: 'State',
+  active: 'active',
+  disabled: 'disabled',
+  actions: 'Actions',
+  roleOf: 'Role of {name}',
+  disable: 'Disable',
+  disableOf: 'Disable {name}',
+  disableSure: 'Disable {name}? This account is logged out everywhere and cannot log in. Its conversations stay.',
+  enable: 'Enable',
+  enableOf: 'Enable {name}',
+  reset: 'New password link',
+  resetOf: 'New password link for {name}',
+  changed: 'Changed: {name}.',
+  noAdminSelf: 'You cannot change your own role or disable yourself here.',
+  invitations: 'Open invitations',
+  noInvitations: 'No invitation is open.',
+  invite: 'Invite somebody',
+  days: 'Valid for',
+  daysN: '{n} days',
+  day1: '1 day',
+  makeLink: 'Make a link',
+  linkOf: 'Link of the invitation ({role})',
+  linkReset: 'Link for a new password of {name}',
+  linkWhat: 'Valid until {date}, once. It is shown only now: send it to this person alone.',
+  copyLink: 'Copy the link',
+  copied: 'Copied.',
+  copyFailed: 'The browser did not allow copying. Select the link and copy it.',
+  inviteRow: '{role}, until {date}',
+  inviteReset: 'New password of {name}, until {date}',
+  withdraw: 'Withdraw',
+  withdrawOf: 'Withdraw the invitation: {what}',
+  withdrawn: 'The invitation was withdrawn.',
+  reading: 'Reading …',
+  again: 'Try again',
+  cancel: 'Cancel',
+  close: 'Close',
+  language: 'Language',
+  beforeYouBegin: 'Before you begin',
+}
+
+type AccountWord = keyof typeof en
+
+const zh: Record<AccountWord, string> = {
+  logIn: '登录',
+  loggingIn: '正在登录……',
+  name: '用户名',
+  password: '密码',
+  show: '显示',
+  hide: '隐藏',
+  showPassword: '显示密码',
+  capsLock: '大写锁定已打开。',
+  or: '或',
+  logInWith: '通过{name}登录',
+  newTab: '（在新标签页打开）',
+  noAccount: '账户需凭邀请创建，请联系本页面的管理者。',
+  emptyName: '请输入用户名。',
+  emptyPassword: '请输入密码。',
+  wrong: '用户名或密码不正确。',
+  wrongPassword: '密码不正确。',
+  locked: '密码错误次数过多，请 {seconds} 秒后再试。',
+  network: '无法连接服务器，您输入的内容仍在。',
+  broken: '服务器未能完成操作，请重试。',
+  ended: '请重新登录',
+  endedWhy: '登录已过期。内容不会丢失：您写的都还在，登录后会继续。',
+  endedOther: '使用其他账户',
+  endedOtherWhy: '页面将重新载入，尚未保存的内容会丢失。',
+  invitation: '创建账户',
+  invitationReading: '正在读取邀请……',
+  invitationRole: '您受邀的身份：{role}。邀请有效期至 {date}。',
+  resetTitle: '设置新密码',
+  resetFor: '账户：{name}。链接有效期至 {date}。',
+  noInvitation: '此链接无效',
+  noInvitationWhy: '链接可能已使用、已过期或不完整，请索取新的链接。',
+  toLogin: '前往登录',
+  nameRule: '1 到 64 个字符，用于登录，本页面的管理员可以看到。',
+  passwordRule: '至少 10 个字符。几个词连在一起，比一个词加符号更好。',
+  badName: '用户名须为 1 到 64 个字符。',
+  shortPassword: '密码只有 {given} 个字符，至少需要 10 个。',
+  longPassword: '密码有 {given} 个字符，最多 1000 个。',
+  nameTaken: '该用户名已被使用，请换一个。',
+  invalid: '服务器没有接受：{reason}',
+  create: '创建账户',
+  creating: '正在创建……',
+  setPassword: '设置密码',
+  account: '账户',
+  role: '身份',
+  role_patient: '患者',
+  role_clinician: '医护人员',
+  role_admin: '管理员',
+  byProvider: '您通过 {issuer} 登录。',
+  logOut: '退出登录',
+  loggingOut: '正在保存并退出……',
+  logOutUnsaved: '有 {n} 项尚未保存，现在退出会丢失。',
+  logOutAnyway: '放弃这些内容并退出',
+  logOutLost: '无法连接服务器，您仍处于登录状态。',
+  logOutRemove: '同时从这个浏览器中删除我的对话',
+  changePassword: '修改密码',
+  oldPassword: '当前密码',
+  newPassword: '新密码',
+  passwordChanged: '密码已修改，其他设备已退出登录。',
+  deleteAccount: '删除我的账户和我写的全部内容',
+  deleteWhat: '将从数据库中删除您的账户、{n} 段对话及其中的消息、草稿和反馈，所有设备都会退出登录。删除后无法恢复。此前所做的备份由本页面的管理者负责删除。',
+  deleteProof: '您的密码',
+  deleteProofName: '请输入您的用户名以确认：{name}',
+  deleteNow: '全部删除',
+  deleting: '正在删除……',
+  wrongName: '这不是您账户的用户名。',
+  deletedTitle: '您的账户已删除',
+  deletedWhat: '已删除：{what}。',
+  deletedNothing: '您的账户及其全部内容已删除。',
+  count_sessions: '{n} 个登录会话',
+  count_invitations: '{n} 个邀请',
+  count_conversations: '{n} 段对话',
+  count_messages: '{n} 条消息',
+  count_drafts: '{n} 份草稿',
+  count_feedback: '{n} 条反馈',
+  lastAdmin: '您是最后一位管理员，请先指定另一位管理员。',
+  forbidden: '您没有此权限。',
+  admin: '账户与邀请',
+  accounts: '账户',
+  you: '您',
+  lastLogin: '上次登录',
+  never: '从未',
+  state: '状态',
+  active: '正常',
+  disabled: '已停用',
+  actions: '操作',
+  roleOf: '{name} 的身份',
+  disable: '停用',
+  disableOf: '停用 {name}',
+  disableSure: '停用 {name} 吗？该账户会在所有设备上退出，无法再登录，对话仍会保留。',
+  enable: '启用',
+  enableOf: '启用 {name}',
+  reset: '重设密码链接',
+  resetOf: '为 {name} 生成重设密码链接',
+  changed: '已更改：{name}。',
+  noAdminSelf: '不能在此更改自己的身份或停用自己。',
+  invitations: '有效的邀请',
+  noInvitations: '目前没有有效的邀请。',
+  invite: '邀请他人',
+  days: '有效期',
+  daysN: '{n} 天',
+  day1: '1 天',
+  makeLink: '生成链接',
+  linkOf: '邀请链接（{role}）',
+  linkReset: '{name} 的重设密码链接',
+  linkWhat: '有效期至 {date}，只能使用一次，且只在此时显示。请只发给本人。',
+  copyLink: '复制链接',
+  copied: '已复制。',
+  copyFailed: '浏览器不允许复制，请选中链接后手动复制。',
+  inviteRow: '{role}，有效期至 {date}',
+  inviteReset: '{name} 重设密码，有效期至 {date}',
+  withdraw: '撤回',
+  withdrawOf: '撤回邀请：{what}',
+  withdrawn: '邀请已撤回。',
+  reading: '正在读取……',
+  again: '重试',
+  cancel: '取消',
+  close: '关闭',
+  language: '语言',
+  beforeYouBegin: '使用前请阅读',
+}
+
+export const ACCOUNT_WORDS = { en, zh }
+
+export function ta(name: AccountWord, values: Record<string, string | number> = {}): string {
+  return fill(ACCOUNT_WORDS[language.current][name], values)
+}
+
+/** A time of the server, seconds since 1970, as a date of the page's language. */
+export function dateOf(seconds: number, withTime = false): string {
+  const format = withTime ? { dateStyle: 'medium', timeStyle: 'short' } as const : { dateStyle: 'medium' } as const
+  return new Date(seconds * 1000).toLocaleString(language.current === 'zh' ? 'zh-CN' : 'en-GB', format)
+}
+
+/** The words for what the server says of an account, an invitation or a login. */
+export function accountError(error: unknown): string {
+  if (!(error instanceof RequestError)) return ta('broken')
+  switch (error.serverCode) {
+    case 'login_failed':
+      return ta('wrong')
+    case 'login_locked':
+      return ta('locked', { seconds: Math.max(1, Math.ceil(error.retryAfterSeconds ?? 60)) })
+    case 'invitation_not_found':
+      return ta('noInvitationWhy')
+    case 'name_taken':
+      return ta('nameTaken')
+    case 'last_admin':
+      return ta('lastAdmin')
+    case 'forbidden':
+      return ta('forbidden')
+  }
+  if (error.status === 0) return ta('network')
+  if (error.status === 429) return ta('locked', { seconds: Math.max(1, Math.ceil(error.retryAfterSeconds ?? 60)) })
+  return error.status >= 400 && error.status < 500 ? ta('invalid', { reason: error.failure.detail || error.serverCode }) : ta('broken')
+}
+
+/** What is wrong with a name; "": nothing. Characters are counted as the server counts them, by code points. */
+export function nameFault(name: string): string {
+  const length = [...name.trim()].length
+  return length < 1 || length > 64 ? ta('badName') : ''
+}
+
+export function passwordFault(password: string): string {
+  const given = [...password].length
+  if (given < 10) return ta('shortPassword', { given })
+  return given > 1000 ? ta('longPassword', { given }) : ''
+}
