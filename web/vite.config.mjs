@@ -14,7 +14,10 @@ function serviceWorker() {
     enforce: 'post',
     generateBundle(_options, bundle) {
       const files = Object.keys(bundle).sort()
-      const shell = files.filter((file) => bundle[file].isEntry || file.endsWith('.css')) // what opens without a network
+      // what opens without a network: where the page starts, all that is imported there, and the styles
+      const shell = files.filter((file) => bundle[file].isEntry || file.endsWith('.css'))
+      for (const file of shell) for (const one of bundle[file].imports ?? []) if (!shell.includes(one)) shell.push(one)
+      shell.sort()
       const version = createHash('sha256')
       for (const file of files) {
         const part = bundle[file]
