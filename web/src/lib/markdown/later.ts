@@ -20,10 +20,23 @@ export async function drawFormulas(root: ParentNode): Promise<void> {
         trust: false,
         maxExpand: 200,
       })
+      keepWithNext(formula)
     } catch {
       formula.textContent = source // what is no formula stays as it was written
     }
   }
+}
+
+/** A line may end behind a drawn formula: the full stop that follows it would begin the next one. */
+function keepWithNext(formula: HTMLElement): void {
+  const next = formula.nextSibling
+  const marks = next instanceof Text ? (/^[。，、；：？！）」』”’.,;:?!)\]]+/.exec(next.data)?.[0] ?? '') : ''
+  if (marks === '' || formula.dataset.display !== undefined) return
+  const whole = document.createElement('span')
+  whole.className = 'unbroken'
+  formula.before(whole)
+  whole.append(formula, marks)
+  ;(next as Text).deleteData(0, marks.length)
 }
 
 /** Colours code whose language is named. */

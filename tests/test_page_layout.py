@@ -1,0 +1,80 @@
+"""Nothing of the page is covered, cut or too small to be tapped: small screens, 200%, with the keyboard of a phone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from carellama.config.serve import WebOptions
+from page_site import ARGUMENTS, CHROMIUM, MARKS, Visitor, browser, site, visit
+from page_tour import LOCALES, scripted, tour
+
+pytestmark = MARKS
+SIZES = {
+    "200% of 1280x800": (640, 400),
+    "small": (320, 568),
+    "phone": (390, 844),
+    "phone on its side": (844, 390),
+    "phone with its keyboard open": (390, 340),
+    "small phone with its keyboard open": (320, 300),
+}
+HERE = Path(__file__).parent
+FAULTS = (HERE / "page_faults.js").read_text(encoding="utf-8")
+IN_SIGHT = (HERE / "page_in_sight.js").read_text(encoding="utf-8")
+
+
+def faults_at(page: Any, state: str, sizes: dict[str, tuple[int, int]]) -> list[str]:
+    """What is wrong with the state in each size of the window."""
+    found: list[str] = []
+    for name, (width, height) in sizes.items():
+        page.set_viewport_size({"width": width, "height": height})
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        in_sight = page.evaluate(IN_SIGHT)
+        if not state.startswith(("dialog", "menu")) and not in_sight["box"]:
+            found.append(f"{state}, {name}: the box for a question is not in sight")
+        if "streams" in state and not (in_sight["heading"] and in_sight["number"]):
+            found.append(f"{state}, {name}: the notice is not in sight: {in_sight}")
+        looked_at = page.evaluate(FAULTS)
+        assert looked_at["targets"] >= 2
+        found += [f"{state}, {name}: {fault}" for fault in looked_at["faults"]]
+    return found
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_nothing_is_covered_or_cut_on_small_screens(visit: Callable[..., Visitor], language: str) -> None:
+    engine = scripted()
+    with site(engine, WebOptions(profile="researcher")) as server:
+        one = visit(server, {"width": 640, "height": 400}, locale=LOCALES[language])
+        found, states = [], 0
+        for state in tour(one, engine, language):
+            states += 1
+            found += faults_at(one.page, state, SIZES)
+            one.page.set_viewport_size({"width": 640, "height": 400})
+        assert states >= 11
+        assert not found, "\n".join(found)
+
+
+def test_nothing_is_covered_or_cut_with_text_of_twice_its_size(browser: Any) -> None:
+    """The browser's own setting of its font: 32 px in place of 16."""
+    engine = scripted()
+    arguments = [*ARGUMENTS, "--blink-settings=defaultFontSize=32"]
+    with browser.browser_type.launch(executable_path=CHROMIUM, args=arguments) as large, site(engine) as server:
+        one = Visitor(large, server, {"width": 1280, "height": 800})
+        assert one.page.evaluate("getComputedStyle(document.documentElement).fontSize") == "32px"
+        found = []
+        for state in tour(one, engine, "en", dialogs=("settings", "transfer")):
+            found += faults_at(one.page, state, {"desktop": (1280, 800), "phone": (390, 844)})
+            one.page.set_viewport_size({"width": 1280, "height": 800})
+        one.context.close()
+        assert one.faults == []
+        assert not found, "\n".join(found)
+
+
+def test_the_keyboard_of_a_phone_makes_the_page_smaller(visit: Callable[..., Visitor]) -> None:
+    """The sizes above stand for that: without this word the keyboard would cover the box."""
+    with site(scripted()) as server:
+        one = visit(server)
+        assert "interactive-widget=resizes-content" in one.page.locator("meta[name=viewport]").get_attribute("content")
