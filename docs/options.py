@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from carellama.config import commands, consultation, data_commands, safety
+from carellama.config import commands, consultation, data_commands, safety, store
 from carellama.config.help import group_name
 from carellama.config.options import OptionType, default_of, option_fields, option_types
 from carellama.config.run import RUN_OPTIONS, UNREAD, PlanOptions, TrainingOptions
@@ -25,7 +25,7 @@ from carellama.model.zoo.field import field_sections
 from carellama.templates.jinja import formats
 
 DOCS = Path(__file__).resolve().parent
-TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 TRAINER_FLAGS = "https://huggingface.co/docs/transformers/main_classes/trainer"
 GROUPS: dict[str, Sequence[type]] = {
     "train": RUN_OPTIONS,
@@ -53,6 +53,18 @@ GROUPS: dict[str, Sequence[type]] = {
     "keys_add": (commands.AddKeyOptions,),
     "keys_list": (commands.ListKeysOptions,),
     "keys_revoke": (commands.RevokeKeyOptions,),
+    "accounts_add": (store.AddAccountOptions,),
+    "accounts_invite": (store.InviteOptions,),
+    "accounts_list": (store.ListAccountsOptions,),
+    "accounts_reset": (store.ResetAccountOptions,),
+    "accounts_disable": (store.SwitchAccountOptions,),
+    "accounts_enable": (store.SwitchAccountOptions,),
+    "accounts_forget": (store.ForgetAccountOptions,),
+    "store_backup": (store.BackupOptions,),
+    "store_restore": (store.RestoreOptions,),
+    "store_prune": (store.PruneOptions,),
+    "store_encrypt": (store.EncryptOptions,),
+    "store_new-key": (store.NewKeyOptions,),
     "models_list": (commands.ListModelsOptions,),
     "models_show": (commands.ShowModelOptions,),
     **{

@@ -19,8 +19,9 @@ import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
-from carellama.store import passwords
+from carellama.store import keys, passwords, tables, usage
 from carellama.store.database import Database, open_database
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
@@ -95,18 +96,15 @@ def new_postgres(folder: Path) -> str:
     return f"postgresql://carellama@/{name}?host={folder}"
 
 
-@pytest.fixture
-def postgres(postgres_server):
-    """The URL of a new PostgreSQL database."""
-    return new_postgres(postgres_server)
-
-
 @pytest.fixture(params=["sqlite", "postgres"])
 def place(request, tmp_path):
     """The path or URL of a database that is not there yet (SQLite), or has no tables (PostgreSQL)."""
-    if request.param == "sqlite":
-        return str(tmp_path / "carellama.db")
-    return new_postgres(request.getfixturevalue("postgres_server"))
+    return new_place(request, tmp_path / "carellama.db")
+
+
+def new_place(request, path: Path) -> str:
+    """What `place` is, for the parameter of a fixture."""
+    return str(path) if request.param == "sqlite" else new_postgres(request.getfixturevalue("postgres_server"))
 
 
 def opened(place: str, **options) -> Database:
@@ -147,3 +145,20 @@ def fast_passwords(monkeypatch) -> None:
     """Let argon2 take as little as it can."""
     for name, value in (("TIME_COST", 1), ("MEMORY_KIB", 8), ("LANES", 1)):
         monkeypatch.setattr(passwords, name, value)
+
+
+def unprepared(place: str) -> Database:
+    return Database(place, durable=False, busy_seconds=5, clock=time.time)
+
+
+def made_before_alembic(place: str) -> str:
+    """Make a database as the CareLlama before alembic did, with a key that was used; return the key's id."""
+    old = ("carellama_schema", "carellama_keys", "carellama_requests", "carellama_usage")
+    database = unprepared(place)
+    with database.write_transaction() as connection:
+        tables.METADATA.create_all(connection, tables=[tables.METADATA.tables[name] for name in old])
+        connection.execute(insert(tables.SCHEMA).values(version=1))
+    key, _ = keys.create_key(database, name="ward3", scopes=("chat",), limits=keys.Limits(60, 4, 1000))
+    usage.end_lease(database, usage.start_lease(database, key.id, 900), 412)
+    database.close()
+    return key.id

@@ -370,14 +370,28 @@ def option_groups() -> set[type]:
         objectives,
         safety,
         serve,
+        store,
     )
     from carellama.config import run as config
     from carellama.config.options import Options
 
-    parts = (commands, consultation, data, data_commands, demo, engine, finetuning, model, objectives, safety, serve)
+    parts = (
+        commands,
+        consultation,
+        data,
+        data_commands,
+        demo,
+        engine,
+        finetuning,
+        model,
+        objectives,
+        safety,
+        serve,
+        store,
+    )
     return {
         value
-        for part in (*parts, config)
+        for part in (*parts, store, config)
         for value in vars(part).values()
         if isinstance(value, type) and issubclass(value, Options) and value is not Options
     }

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import insert, inspect, select, text, update
+from sqlalchemy import inspect, select, text, update
 
 from carellama.errors import UserError
 from carellama.store import keys, schema, tables, usage
 from carellama.store.database import Database
-from carellama.store.keys import Limits
-from store_places import opened, place, postgres_server
+from store_places import made_before_alembic, opened, place, postgres_server, unprepared
 
 __all__ = ["place", "postgres_server"]
-
-
-def unprepared(place: str) -> Database:
-    return Database(place, durable=False, busy_seconds=5, clock=time.time)
-
-
-def made_before_alembic(place: str) -> str:
-    """Make a database as the CareLlama before alembic did, with a key that was used; return the key's id."""
-    old = ("carellama_schema", "carellama_keys", "carellama_requests", "carellama_usage")
-    database = unprepared(place)
-    with database.write_transaction() as connection:
-        tables.METADATA.create_all(connection, tables=[tables.METADATA.tables[name] for name in old])
-        connection.execute(insert(tables.SCHEMA).values(version=1))
-    key, _ = keys.create_key(database, name="ward3", scopes=("chat",), limits=Limits(60, 4, 1000))
-    usage.end_lease(database, usage.start_lease(database, key.id, 900), 412)
-    database.close()
-    return key.id
 
 
 def described(database: Database) -> dict[str, object]:

@@ -69,6 +69,22 @@ KEY_VERBS = {
     "list": ("carellama.store.commands:list_keys", "List the keys, their limits and usage."),
     "revoke": ("carellama.store.commands:revoke", "Revoke a key for good."),
 }
+ACCOUNT_VERBS = {
+    "add": ("carellama.store.account_commands:add", "Create an account; asks for the password."),
+    "invite": ("carellama.store.account_commands:invite", "Create a link by which a person makes an account."),
+    "list": ("carellama.store.account_commands:list_accounts", "List accounts and open invitations."),
+    "reset": ("carellama.store.account_commands:reset", "Create a link by which a person sets a new password."),
+    "disable": ("carellama.store.account_commands:disable", "Disable an account and end its sessions."),
+    "enable": ("carellama.store.account_commands:enable", "Enable an account again."),
+    "forget": ("carellama.store.account_commands:forget", "Delete an account with all that it has."),
+}
+STORE_VERBS = {
+    "backup": ("carellama.store.store_commands:backup", "Write the database into one file."),
+    "restore": ("carellama.store.store_commands:restore", "Put a backup in place of the database."),
+    "prune": ("carellama.store.store_commands:prune", "Delete old conversations, sessions and invitations."),
+    "encrypt": ("carellama.store.store_commands:encrypt", "Encrypt what people wrote, or change the key."),
+    "new-key": ("carellama.store.store_commands:new_key", "Create an encryption key."),
+}
 CONVERT_VERBS = {
     "llama": ("carellama.model.llama_weights:main", "Convert original LLaMA and Llama 2 weights."),
 }
@@ -93,6 +109,8 @@ SAFETY_VERBS = {
 GROUPS = {
     "data": DATA_VERBS,
     "keys": KEY_VERBS,
+    "accounts": ACCOUNT_VERBS,
+    "store": STORE_VERBS,
     "models": MODEL_VERBS,
     "convert": CONVERT_VERBS,
     "safety": SAFETY_VERBS,
@@ -102,6 +120,8 @@ GROUPS = {
 GROUP_TEXTS = {
     "data": "Datasets: fetch, convert, check, clean.",
     "keys": "API keys: who may use `carellama api`, and how much.",
+    "accounts": "Accounts: who may log in to `carellama web`.",
+    "store": "The database of keys, accounts and conversations: backups, retention, encryption.",
     "models": "Models by name: released weights and embedded ones.",
     "convert": "Weights of other formats to a model folder.",
     "safety": "Emergencies: measure what is missed, check rules.",

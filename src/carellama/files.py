@@ -108,6 +108,30 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_private_file(path: Path) -> Iterator[Path]:
+    """Make an empty file that only its owner may read, for another library to fill; it gets its name as above."""
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale_temporaries(path)
+        temporary.unlink(missing_ok=True)  # of an earlier process of this number
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        with with_file_name(path):
+            descriptor = os.open(temporary, os.O_RDWR)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _remove_stale_temporaries(path: Path) -> None:
     """Remove what processes of this machine that were killed have left of a file: it may hold what patients said."""
     start = f".{path.name}.{platform.node()}-"

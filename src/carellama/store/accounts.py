@@ -20,11 +20,11 @@ from sqlalchemy import Connection, Row, delete, exc, func, insert, or_, select, 
 
 from carellama.errors import UserError, lookup
 from carellama.files import print_status
+from carellama.store.account_errors import AccountError, AccountNotFound, LastAdmin, LoginFailed, LoginLocked, NameTaken
 from carellama.store.database import Database
 from carellama.store.login_attempts import (
     ADDRESS_LIMIT,
     NAME_LIMIT,
-    LoginLocked,
     address_subject,
     attempt_succeeded,
     name_subject,
@@ -33,41 +33,11 @@ from carellama.store.login_attempts import (
 from carellama.store.passwords import hash_password, needs_rehash, verify_password
 from carellama.store.tables import ACCOUNTS, ERASURES, INVITATIONS, METADATA, SESSIONS
 
-__all__ = [
-    "Account",
-    "AccountNotFound",
-    "LoginFailed",
-    "LoginLocked",
-    "NameTaken",
-    "Role",
-    "change_password",
-    "check_own_password",
-    "create_account",
-    "find_account",
-    "forget_account",
-    "get_account",
-    "list_accounts",
-    "oidc_account",
-    "set_disabled",
-    "set_role",
-    "verify_login",
-]
+__all__ = ["AccountError", "AccountNotFound", "LastAdmin", "LoginFailed", "LoginLocked", "NameTaken"]
 
 Role = Literal["patient", "clinician", "admin"]
 ROLES = dict.fromkeys(get_args(Role))
 MAX_NAME_CHARS, MAX_KEY_CHARS = 64, 255
-
-
-class NameTaken(UserError):
-    """Another account has the name."""
-
-
-class AccountNotFound(UserError):
-    """There is no such account, or it was forgotten."""
-
-
-class LoginFailed(Exception):
-    """The name or the password is wrong, or the account is disabled; which of them is not said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +56,7 @@ class Account:
 def create_account(
     database: Database, name: str, password: str | None, role: Role, *, issuer: str = "", subject: str = ""
 ) -> Account:
-    """Make an account. Raises `NameTaken`, and `UserError` for a name or a password that cannot be."""
+    """Make an account. Raises `NameTaken`, and `AccountError` for a name or a password that cannot be."""
     check_name(name)
     stored = None if password is None else hash_password(password)
     with database.write_transaction() as connection:
@@ -117,10 +87,10 @@ def insert_account(
 
 
 def check_name(name: str) -> str:
-    """The name as it is stored. Raises `UserError`."""
+    """The name as it is stored. Raises `AccountError`."""
     stored = unicodedata.normalize("NFKC", name).strip()
     if not 0 < len(stored) <= MAX_NAME_CHARS or not stored.isprintable() or len(name_key(name)) > MAX_KEY_CHARS:
-        raise UserError(
+        raise AccountError(
             f"a name has 1 to {MAX_NAME_CHARS} characters in one line, without control characters; this one has "
             f"{len(stored)}"
         )
@@ -194,8 +164,8 @@ def check_own_password(database: Database, id: str, password: str) -> None:
 def change_password(database: Database, id: str, old: str | None, new: str) -> None:
     """Give an account a new password; `old` None: the old one is not asked for.
 
-    Raises `LoginFailed` and `LoginLocked` for a wrong old one, `UserError` for a new one that cannot be. Its sessions
-    go on: `sessions.end_sessions` ends them.
+    Raises `LoginFailed` and `LoginLocked` for a wrong old one, `AccountError` for a new one that cannot be. The
+    account's sessions go on: `sessions.end_sessions` ends them.
     """
     if old is not None:
         check_own_password(database, id, old)
@@ -205,18 +175,18 @@ def change_password(database: Database, id: str, old: str | None, new: str) -> N
 
 
 def replace_password(connection: Connection, id: str, stored: str) -> str:
-    """Write the hash of a password within a transaction; return the name's key. Raises `UserError`."""
+    """Write the hash of a password within a transaction; return the name's key. Raises `AccountError`."""
     row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.id == id).with_for_update()).one_or_none()
     if row is None:
         raise AccountNotFound("there is no such account any more")
     if row.issuer:
-        raise UserError(f"{row.name} logs in at {row.issuer} and has no password here; change it there")
+        raise AccountError(f"{row.name} logs in at {row.issuer} and has no password here; change it there")
     connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == id).values(password=stored))
     return str(row.name_key)
 
 
 def set_role(database: Database, id: str, role: Role) -> None:
-    """Give an account a role. Raises `UserError` for the last admin who can log in."""
+    """Give an account a role. Raises `LastAdmin` for the last admin who can log in."""
     lookup(ROLES, role, "role")
     with database.write_transaction() as connection:
         account = _locked_account(connection, id)
@@ -226,7 +196,7 @@ def set_role(database: Database, id: str, role: Role) -> None:
 
 
 def set_disabled(database: Database, id: str, *, disabled: bool) -> None:
-    """Disable an account, which ends its sessions, or enable it. Raises `UserError` for the last admin."""
+    """Disable an account, which ends its sessions, or enable it. Raises `LastAdmin` for the last admin."""
     with database.write_transaction() as connection:
         account = _locked_account(connection, id)
         if not disabled:
@@ -270,7 +240,7 @@ def oidc_account(database: Database, issuer: str, subject: str, name: str, role:
 def forget_account(database: Database, id: str) -> dict[str, int]:
     """Delete an account and all that it has; return the rows deleted by kind. Of it stays its id, in `erasures`.
 
-    Raises `AccountNotFound`, and `UserError` for the last admin while there are other accounts. With SQLite no byte of
+    Raises `AccountNotFound`, and `LastAdmin` for the last admin while there are other accounts. With SQLite no byte of
     its words is in the files afterwards.
     """
     counts: dict[str, int] = {}
@@ -288,10 +258,10 @@ def forget_account(database: Database, id: str) -> dict[str, int]:
                 counts[table.name.removeprefix("carellama_")] = deleted
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == id))
         connection.execute(insert(ERASURES).values(id=id, erased=database.now(connection)))
-    if not database.empty_journal():
+    if not database.scrub():
         print_status(
-            f"{database.name}: someone reads it, so that its journal could not be emptied; what was deleted may be in "
-            "the journal until the last program that uses the database ends"
+            f"{database.name} is in use, or the disk is full: what was deleted may still be in its files, where only "
+            "programs for damaged files see it; carellama store prune removes it"
         )
     return counts
 
@@ -311,7 +281,7 @@ def _keep_an_admin(connection: Connection, account: Row[Any]) -> None:
     table = ACCOUNTS.c
     others = select(func.count()).where(table.id != account.id, table.role == "admin", table.disabled.is_(None))
     if account.role == "admin" and account.disabled is None and not connection.scalar(others):
-        raise UserError(f"{account.name} is the last admin; make another account an admin first")
+        raise LastAdmin(f"{account.name} is the last admin; make another account an admin first")
 
 
 def _identity(issuer: str, subject: str) -> str:

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
-from sqlalchemy import Connection, exists, insert, literal, select
+from sqlalchemy import Column, Connection, and_, exists, insert, literal, select, update
 
 from carellama.config import environment
 from carellama.errors import UserError, read_failure
+from carellama.files import print_status
 from carellama.store.database import Database
 from carellama.store.tables import METADATA, STORE_INFO
 
@@ -159,5 +160,47 @@ def _no_key(name: str) -> str:
 
 
 def _has_texts(connection: Connection) -> bool:
-    tables = [table for table in METADATA.sorted_tables if any(column.info.get("private") for column in table.c)]
+    tables = {column.table for column in private_columns()}
     return any(connection.scalar(select(exists(select(literal(1)).select_from(table)))) for table in tables)
+
+
+def private_columns() -> Sequence[Column[str]]:
+    """The columns that hold words of persons."""
+    return [column for table in METADATA.sorted_tables for column in table.c if column.info.get("private")]
+
+
+def encrypt_texts(database: Database, cipher: Cipher) -> int:
+    """Encrypt all texts with the first key: the plain ones and those of the other keys. Returns how many changed.
+
+    In one transaction; no server should run, which has the earlier key. Raises `UserError`, and changes nothing,
+    where a text is encrypted with a key that is not given.
+    """
+    changed = 0
+    with database.write_transaction() as connection:
+        if not database.sqlite:  # servers look at it before they write, and wait
+            connection.exec_driver_sql(f"LOCK TABLE {STORE_INFO.name} IN ACCESS EXCLUSIVE MODE")
+        if (check := read_check(connection)) is not None:
+            _try_check(database.name, cipher, check)
+        for column in private_columns():
+            changed += _encrypt_column(connection, column, cipher)
+        write_check(connection, cipher)
+    names = {column.table.name for column in private_columns()}
+    if not database.scrub(sorted(names)):
+        print_status(
+            f"{database.name} is in use, or the disk is full: the texts as they were may still be in its files, where "
+            "only programs for damaged files see them; carellama store prune removes them"
+        )
+    return changed
+
+
+def _encrypt_column(connection: Connection, column: Column[str], cipher: Cipher) -> int:
+    table, changed = column.table, 0
+    keys = list(table.primary_key.columns)
+    for key in connection.execute(select(*keys)).all():  # ids alone: the texts may be more than memory
+        mine = and_(*(one == value for one, value in zip(keys, key, strict=True)))
+        stored = str(connection.scalar(select(column).where(mine)))
+        if stored[:1] == PLAIN or not cipher.is_current(stored[1:]):
+            text = seal(cipher, unseal(cipher, stored))
+            connection.execute(update(table).where(mine).values({column: text}))
+            changed += 1
+    return changed

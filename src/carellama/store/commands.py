@@ -50,7 +50,7 @@ def list_keys(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(rows, ensure_ascii=False, indent=2))
     elif rows:
-        _table(rows)
+        print_table(HEADINGS, [_cells(row) for row in rows])
     else:
         print_status("no keys yet; carellama keys add --name NAME makes one")
 
@@ -76,10 +76,10 @@ def describe_keys(place: str) -> list[JSONObject]:
                 **asdict(key.limits),
                 "requests_today": mine.requests,
                 "tokens_today": mine.tokens,
-                "created": _time(key.created),
-                "last_used": _time(mine.last),
-                "expires": _time(key.expires),
-                "revoked": _time(key.revoked),
+                "created": format_time(key.created),
+                "last_used": format_time(mine.last),
+                "expires": format_time(key.expires),
+                "revoked": format_time(key.revoked),
                 "state": key.state(now),
             }
         )
@@ -105,21 +105,22 @@ def revoke(argv: Sequence[str]) -> None:
     print_status(f"key {given[1]} is revoked; a server that runs takes it for a few seconds more at most")
 
 
-def _time(seconds: float | None) -> str | None:
+def format_time(seconds: float | None) -> str | None:
     """ISO 8601, UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _table(rows: Sequence[JSONObject]) -> None:
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows under their headings."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table()
-    for heading in HEADINGS:
+    for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, _cells(row)))
+        table.add_row(*map(Text, row))
     # for a file or a pipe as wide as it needs to be: nothing is folded there
     console = Console(width=None if sys.stdout.isatty() else 10_000)
     with console.capture() as printed:  # rich would end the program where a pipe is closed
@@ -136,12 +137,12 @@ def _cells(row: JSONObject) -> tuple[str, ...]:
         ", ".join(row["scopes"]),
         *("" if limit is None else f"{limit:,}" for limit in limits),
         today,
-        _format_minute(row["last_used"]),
-        _format_minute(row["expires"]),
+        format_minute(row["last_used"]),
+        format_minute(row["expires"]),
         row["state"],
     )
 
 
-def _format_minute(when: str | None) -> str:
+def format_minute(when: str | None) -> str:
     """The day and the minute."""
     return "" if when is None else when[:16].replace("T", " ")

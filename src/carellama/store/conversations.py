@@ -15,13 +15,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from sqlalchemy import ColumnElement, Connection, Row, Table, delete, exc, func, insert, select, update
 
 from carellama.errors import UserError
 from carellama.records import JSONObject
-from carellama.store.accounts import AccountNotFound
+from carellama.store.account_errors import AccountNotFound
 from carellama.store.cipher import Cipher, check_cipher, check_unchanged, seal, unseal
 from carellama.store.database import Database
 from carellama.store.tables import ACCOUNTS, CONVERSATIONS, DRAFTS, MESSAGES
@@ -31,12 +31,22 @@ Objects: TypeAlias = list[JSONObject]
 Ids: TypeAlias = list[str]
 
 
-class ConversationConflict(UserError):
+class ConversationError(UserError):
+    """A conversation, a message or a draft that cannot be; the message is for the person."""
+
+    code: ClassVar[str] = "invalid_conversation"
+
+
+class ConversationConflict(ConversationError):
     """Another account has a conversation of this id."""
 
+    code = "conversation_conflict"
 
-class ConversationNotFound(UserError):
+
+class ConversationNotFound(ConversationError):
     """The account has no such conversation."""
+
+    code = "conversation_not_found"
 
 
 class ConversationStore:
@@ -120,7 +130,7 @@ class ConversationStore:
         with self._database.write_transaction() as connection:
             self._begin(connection, account_id)
             deleted = _delete(connection, [(account_id, id)])
-        self._database.empty_journal(wait=False)
+        self._database.empty_journal()
         return bool(deleted)
 
     def search(self, account_id: str, text: str) -> Ids:
@@ -166,14 +176,7 @@ class ConversationStore:
 
     def prune(self, older_than_days: float) -> int:
         """Delete conversations and drafts that were not changed for so many days; return how many conversations."""
-        with self._database.write_transaction() as connection:
-            before = self._database.now(connection) - older_than_days * 86400
-            table = CONVERSATIONS.c
-            old = select(table.account_id, table.id).where(table.changed < before).with_for_update()
-            deleted = _delete(connection, [(row[0], row[1]) for row in connection.execute(old)])
-            connection.execute(delete(DRAFTS).where(DRAFTS.c.changed < before))
-        self._database.empty_journal(wait=False)
-        return deleted
+        return prune_conversations(self._database, older_than_days)
 
     def _begin(self, connection: Connection, account_id: str) -> float:
         """Let other writers of the account wait; the time. Raises `AccountNotFound`: it was forgotten meanwhile."""
@@ -196,6 +199,18 @@ class ConversationStore:
         return value
 
 
+def prune_conversations(database: Database, older_than_days: float) -> int:
+    """`ConversationStore.prune`, which needs no key."""
+    with database.write_transaction() as connection:
+        before = database.now(connection) - older_than_days * 86400
+        table = CONVERSATIONS.c
+        old = select(table.account_id, table.id).where(table.changed < before).with_for_update()
+        deleted = _delete(connection, [(row[0], row[1]) for row in connection.execute(old)])
+        connection.execute(delete(DRAFTS).where(DRAFTS.c.changed < before))
+    database.empty_journal()
+    return deleted
+
+
 def _conversation(account_id: str, id: str) -> ColumnElement[bool]:
     return (CONVERSATIONS.c.account_id == account_id) & (CONVERSATIONS.c.id == id)
 
@@ -205,7 +220,7 @@ def _draft(account_id: str, place: str) -> ColumnElement[bool]:
 
 
 def _rows(connection: Connection, table: Table, mine: ColumnElement[bool]) -> Iterator[Row]:
-    return iter(connection.execution_options(yield_per=200).execute(select(table).where(mine)))
+    return iter(connection.execute(select(table).where(mine).execution_options(yield_per=200)))
 
 
 def _delete(connection: Connection, conversations: Sequence[tuple[str, str]]) -> int:
@@ -225,7 +240,7 @@ def _id(value: JSONObject, what: str) -> str:
 
 def _check_id(id: object, what: str) -> str:
     if not isinstance(id, str) or not ID.fullmatch(id):
-        raise UserError(f"the id of a {what} has to be 1 to 64 letters, digits, - and _")
+        raise ConversationError(f"the id of a {what} has to be 1 to 64 letters, digits, - and _")
     return id
 
 

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -65,6 +65,15 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """A transaction that only reads, and all of it at one moment: what others write meanwhile is not seen."""
+        with self._as_user_errors(), self.engine.connect() as connection:
+            if not self.sqlite:  # which reads so anyway
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
     def write_transaction(self) -> Iterator[Connection]:
         """A transaction that writes; with SQLite it is the only one from its first statement on."""
         with self._as_user_errors(), self._writer_lock(), self.engine.connect() as connection:
@@ -104,22 +113,47 @@ class Database:
             elif revision != HEAD:
                 upgrade_tables(connection)
 
-    def empty_journal(self, *, wait: bool = True) -> bool:
-        """Move what SQLite's journal holds into the file, and empty it, so that nothing deleted is left in it.
+    def empty_journal(self) -> bool:
+        """Move what SQLite's journal holds into the file, and empty it, where nobody reads or writes just now.
 
-        `wait`: as long as for a transaction, for those who read. Returns whether it is empty; so it always is with
-        PostgreSQL, whose journal is its own business.
+        Returns whether it is empty. PostgreSQL's journal is its own business: True.
         """
         if not self.sqlite:
             return True
-        deadline = time.monotonic() + (self._busy_seconds if wait else 0.0)
         with self._as_user_errors(), self._writer_lock(), self.engine.connect() as connection:
-            cursor = connection.connection.cursor()  # outside of a transaction
-            while True:
-                busy, _, _ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone() or (0, 0, 0)
-                if not busy or time.monotonic() >= deadline:
-                    return not busy
-                time.sleep(0.02)
+            return self._checkpoint(connection)
+
+    def scrub(self, tables: Sequence[str] = ()) -> bool:
+        """Rewrite a SQLite file so that no byte of what was deleted is left in it or in its journal.
+
+        SQLite zeroes what is deleted, but not the copies that it made when it moved rows between pages: only a new
+        file has none. Takes as long as copying the file; others wait to write. Returns whether it could be done: False
+        where another program reads all the time, or there is no room. Of PostgreSQL only `tables` are rewritten.
+        """
+        if not self.sqlite:
+            with self._as_user_errors(), self.engine.connect() as connection:
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+                for table in tables:
+                    connection.exec_driver_sql(f"VACUUM FULL {table}")
+            return True
+        deadline = time.monotonic() + self._busy_seconds
+        with self._writer_lock(), self.engine.connect() as connection:
+            try:
+                connection.connection.cursor().execute("VACUUM")  # outside of a transaction
+                while not (done := self._checkpoint(connection)) and time.monotonic() < deadline:
+                    time.sleep(0.02)
+            except sqlite3.OperationalError:
+                return False
+        return done
+
+    def _checkpoint(self, connection: Connection) -> bool:
+        cursor = connection.connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 0")
+        try:
+            (busy, *_) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            cursor.execute(f"PRAGMA busy_timeout = {round(self._busy_seconds * 1000)}")
+        return not busy
 
     def _use_wal(self) -> None:
         """Switch to WAL, which the file remembers. SQLite does not wait for others in this, so we do."""

@@ -15,11 +15,11 @@ from typing import Any
 
 from sqlalchemy import Row, delete, insert, select
 
-from carellama.errors import UserError, lookup
+from carellama.errors import lookup
+from carellama.store.account_errors import AccountError, AccountNotFound, InvitationNotFound
 from carellama.store.accounts import (
     ROLES,
     Account,
-    AccountNotFound,
     Role,
     check_name,
     insert_account,
@@ -32,11 +32,9 @@ from carellama.store.login_attempts import forget_attempts, name_subject
 from carellama.store.passwords import hash_password
 from carellama.store.tables import ACCOUNTS, INVITATIONS, SESSIONS
 
+__all__ = ["InvitationNotFound"]
+
 MAX_DAYS = 366
-
-
-class InvitationNotFound(UserError):
-    """There is no such invitation, or it was used, or its time is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def create_invitation(
     """
     lookup(ROLES, role, "role")
     if not 0 < days <= MAX_DAYS:
-        raise UserError(f"an invitation is open for {days:g} days; it has to be up to {MAX_DAYS}, and more than 0")
+        raise AccountError(f"an invitation is open for {days:g} days; it has to be up to {MAX_DAYS}, and more than 0")
     token = secrets.token_urlsafe(32)
     with database.write_transaction() as connection:
         now = database.now(connection)
@@ -70,7 +68,7 @@ def create_invitation(
             if account is None:
                 raise AccountNotFound("there is no such account")
             if account.issuer:
-                raise UserError(f"{account.name} logs in at {account.issuer} and has no password here")
+                raise AccountError(f"{account.name} logs in at {account.issuer} and has no password here")
             connection.execute(delete(INVITATIONS).where(INVITATIONS.c.account_id == account_id))
             role = account.role
         invitation = Invitation(secrets.token_urlsafe(16), role, now, now + days * 86400, account_id)

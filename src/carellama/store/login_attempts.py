@@ -20,20 +20,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from carellama.store.account_errors import LoginLocked
 from carellama.store.database import Database
 from carellama.store.tables import LOGIN_ATTEMPTS
 
 NAME_LIMIT, ADDRESS_LIMIT = 5, 20  # wrong passwords within the window
 WINDOW_SECONDS = 900.0
 FIRST_LOCK_SECONDS = 30.0
-
-
-class LoginLocked(Exception):
-    """Too many wrong passwords: `retry_after` seconds until a login is looked at again."""
-
-    def __init__(self, retry_after: float) -> None:
-        super().__init__(retry_after)
-        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +53,8 @@ def start_attempt(database: Database, limits: Sequence[tuple[str, int]]) -> Atte
         now = database.now(connection)
         table = LOGIN_ATTEMPTS.c
         old = (table.started < now - WINDOW_SECONDS) & (table.locked_until < now - WINDOW_SECONDS)
-        connection.execute(delete(LOGIN_ATTEMPTS).where(old))
+        free = select(table.subject).where(old).with_for_update(skip_locked=True)  # no waiting for each other
+        connection.execute(delete(LOGIN_ATTEMPTS).where(table.subject.in_(free)))
         rows = {subject: _locked_row(database, connection, subject, now) for subject, _ in sorted(limits)}
         wait = max(until - now for _, _, _, until in rows.values())
         if wait <= 0:

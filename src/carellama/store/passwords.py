@@ -15,7 +15,7 @@ from functools import cache
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from carellama.errors import UserError
+from carellama.store.account_errors import AccountError
 
 MIN_CHARS, MAX_CHARS = 10, 1000
 # RFC 9106, section 4, the second recommended option: 3 passes over 64 MiB by 4 lanes
@@ -23,9 +23,9 @@ TIME_COST, MEMORY_KIB, LANES = 3, 65536, 4
 
 
 def check_password(password: str) -> None:
-    """Raise `UserError` for a password that is too short or too long; it does not repeat it."""
+    """Raise `AccountError` for a password that is too short or too long; it does not repeat it."""
     if not MIN_CHARS <= len(password) <= MAX_CHARS:
-        raise UserError(
+        raise AccountError(
             f"the password has {len(password)} characters; it has to have {MIN_CHARS} to {MAX_CHARS}. Several words "
             "in a row are easy to keep in mind"
         )

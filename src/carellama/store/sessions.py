@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, insert, select, update
 
-from carellama.store.accounts import Account, AccountNotFound, row_to_account
+from carellama.store.account_errors import AccountNotFound
+from carellama.store.accounts import Account, row_to_account
 from carellama.store.database import Database
 from carellama.store.keys import hash_secret
 from carellama.store.tables import ACCOUNTS, SESSIONS
@@ -78,6 +79,6 @@ def prune_sessions(database: Database) -> int:
         return connection.execute(delete(SESSIONS).where(_is_over(database.now(connection)))).rowcount
 
 
-def _is_over(now: float):  # type: ignore[no-untyped-def]
+def _is_over(now: float) -> ColumnElement[bool]:
     table = SESSIONS.c
     return (table.created <= now - LIFE_SECONDS) | (table.last_seen + table.idle_seconds <= now)
