@@ -10,7 +10,7 @@ import { route, show } from './router.svelte'
 import type { Library, Thread } from './store/library.svelte'
 import { settings } from './store/settings.svelte'
 import { newestLeaf, pathTo } from './store/tree'
-import type { AnswerRequest, Config, Message, Notice } from './types'
+import type { AnswerRequest, Attachment, Config, Message, Notice } from './types'
 
 export class App {
   config: Config
@@ -48,19 +48,20 @@ export class App {
   }
 
   /** Asks `text` behind `parent`. Throws `RequestError` where it was not taken; then nothing has changed. */
-  async ask(thread: Thread | null, parent: string | null, text: string): Promise<void> {
+  async ask(thread: Thread | null, parent: string | null, text: string, files: Attachment[] = []): Promise<void> {
     const question = newMessage({
       id: newId(),
       conversation: thread?.id ?? '',
       parent,
       role: 'user',
       segments: [{ text, notices: [] }],
+      ...(files.length > 0 ? { attachments: files } : {}),
     })
     const before = thread === null ? [] : pathTo(thread.messages, parent)
     const answers = await this.request([...before, question])
     let target = thread
     if (target === null) {
-      const made = this.library.create(text)
+      const made = this.library.create(text.trim() || (files[0]?.name ?? ''))
       target = made.thread
       question.conversation = target.id
     }

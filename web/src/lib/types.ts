@@ -46,7 +46,8 @@ export interface Config {
   disclaimer: Record<Language, string>
   country: string
   numbers: Record<Language, Numbers>
-  limits: { question_chars: number; file_bytes: number }
+  limits: { question_chars: number; file_bytes?: number }
+  files?: boolean // whether files can be attached
   keep: Keep
   access?: string
   account?: Account | null
@@ -154,6 +155,29 @@ export interface Segment {
   notices: Notice[]
 }
 
+/** What has to be said of a file that was read; `code` picks the words. */
+export interface FileWarning {
+  code: string
+  count?: number
+  given?: string
+  found?: string
+}
+
+/** POST /web/files: the text of a file. The file itself is kept nowhere. */
+export interface FileText {
+  name: string
+  kind: string
+  text: string
+  chars: number
+  cut: number // characters that were left out at the end
+  pages?: number
+  warnings: FileWarning[]
+}
+
+export interface Attachment extends FileText {
+  bytes: number // of the file
+}
+
 /** Why an answer is not whole; `code` picks the words. */
 export interface Failure {
   code: string
@@ -176,6 +200,7 @@ export interface Message {
   role: 'user' | 'assistant' | 'system'
   created: number // milliseconds since 1970, as Date.now()
   segments: Segment[] // of a question: one, as it was typed
+  attachments?: Attachment[] // of a question
   reasoning: string
   finish: string | null // stop, length, content_filter; null: still running, or it broke off
   running: Running | null

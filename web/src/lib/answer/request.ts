@@ -1,13 +1,13 @@
 // The body of a question: the branch so far, as it was written, and what a researcher has set.
 import type { Settings } from '../store/settings.svelte'
 import type { AnswerRequest, Config, Message, WireMessage } from '../types'
-import { textOf } from './segments'
+import { wholeText } from '../files/attachments'
 
 /** The messages as the server takes them. Answers that never came are left out; questions around them become one. */
 export function wireMessages(path: Message[], system: string | null): WireMessage[] {
   const wire: WireMessage[] = []
   for (const message of path) {
-    const content = textOf(message)
+    const content = wholeText(message)
     if (content.trim() === '') continue
     const last = wire.at(-1)
     if (message.role === 'user' && last?.role === 'user') last.content += `\n\n${content}`

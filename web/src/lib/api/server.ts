@@ -1,6 +1,6 @@
 // The requests that the page makes. All pass through `request`, which knows of the session: a request that changes
 // something carries its token, and one that is refused because the session has ended waits for the login.
-import type { AnswerRequest, Config } from '../types'
+import type { AnswerRequest, Config, FileText } from '../types'
 import { errorOf, networkError, RequestError } from './errors'
 import { epoch, resume, session, sessionEnded, takeSession, untilLogin } from './session.svelte'
 
@@ -81,4 +81,11 @@ export async function openAnswer(id: string, last: string, signal: AbortSignal):
 
 export async function stopAnswer(id: string): Promise<void> {
   await request(`/web/answers/${encodeURIComponent(id)}`, { method: 'DELETE' })
+}
+
+/** The text of a file. Its name goes into a header: a URL is logged on the way. */
+export async function postFile(file: File, signal: AbortSignal): Promise<FileText> {
+  const headers = { 'content-type': 'application/octet-stream', 'x-file-name': encodeURIComponent(file.name) }
+  const response = await request('/web/files', { method: 'POST', headers, body: file, signal })
+  return (await response.json()) as FileText
 }

@@ -17,8 +17,8 @@ export function fill(words: string, values: Record<string, string | number>): st
 }
 
 /** Words whose name has a part that the server chose, such as the kind of a notice. */
-export function tOr(name: string, otherwise: string): string {
-  return name in en ? t(name as Word) : otherwise
+export function tOr(name: string, otherwise: string, values: Record<string, string | number> = {}): string {
+  return name in en ? t(name as Word, values) : otherwise
 }
 
 export function setLanguage(next: Language): void {

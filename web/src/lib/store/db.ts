@@ -1,5 +1,5 @@
 // Where conversations are kept: IndexedDB of this browser, the memory of this page ("keep nothing"), or the server.
-import { textOf } from '../answer/segments'
+import { wholeText } from '../files/attachments'
 import type { Conversation, Keep, Message } from '../types'
 import type { ServerStore } from './server.svelte'
 
@@ -56,7 +56,7 @@ function found(text: string, conversations: Iterable<Conversation>, messages: It
   const wanted = text.trim().toLowerCase()
   const has = (where: string): boolean => where.toLowerCase().includes(wanted)
   const ids = new Set([...conversations].filter((one) => has(one.title)).map((one) => one.id))
-  for (const message of messages) if (has(textOf(message))) ids.add(message.conversation)
+  for (const message of messages) if (has(wholeText(message))) ids.add(message.conversation)
   return [...ids]
 }
 

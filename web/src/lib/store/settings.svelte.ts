@@ -16,6 +16,7 @@ export interface Settings {
   sampling: Partial<Sampling>
   system: string | null // null: as the server was started
   logprobs: boolean
+  voice: boolean // it was read who hears what is spoken
 }
 
 const DEFAULTS: Settings = {
@@ -30,6 +31,7 @@ const DEFAULTS: Settings = {
   sampling: {},
   system: null,
   logprobs: false,
+  voice: false,
 }
 const KEY = 'carellama.settings'
 const DEVICE = ['language', 'theme', 'announce'] as const

@@ -1,6 +1,6 @@
 // Conversations as files: Markdown to read (with notices), JSON to keep every branch.
 import { partsOf, plainText } from '../answer/parts'
-import { textOf } from '../answer/segments'
+import { wholeText } from '../files/attachments'
 import type { Conversation, Message } from '../types'
 
 export const FORMAT = 'carellama-conversations'
@@ -18,7 +18,7 @@ export function asMarkdown(title: string, path: Message[], names: { user: string
     if (message.role === 'system') continue
     lines.push(`## ${message.role === 'user' ? names.user : names.assistant}`)
     if (message.role === 'user') {
-      lines.push(textOf(message))
+      lines.push(wholeText(message))
       continue
     }
     const parts = partsOf(message.segments)

@@ -3,7 +3,7 @@
 import { newMessage } from '../answer/segments'
 import { newId } from '../ids'
 import { titleOf } from '../store/library.svelte'
-import type { Conversation, Level, Message, Notice, Segment } from '../types'
+import type { Attachment, Conversation, Level, Message, Notice, Segment } from '../types'
 import { FORMAT } from './export'
 
 export interface Imported {
@@ -112,6 +112,7 @@ function ours(value: unknown): Imported | null {
       role,
       created: number(one.created),
       segments: list(one.segments).map(segment),
+      ...(list(one.attachments).length > 0 ? { attachments: list(one.attachments).filter(isRecord).map(attachment) } : {}),
       reasoning: text(one.reasoning),
       finish: text(one.finish) || null,
       stopped: one.stopped === true,
@@ -129,6 +130,26 @@ function ours(value: unknown): Imported | null {
 function segment(value: unknown): Segment {
   if (!isRecord(value)) return { text: '', notices: [] }
   return { text: text(value.text), notices: list(value.notices).filter(isRecord).map(notice) }
+}
+
+function attachment(value: Record_): Attachment {
+  const content = text(value.text)
+  const warnings = list(value.warnings).filter(isRecord)
+  return {
+    name: text(value.name),
+    kind: text(value.kind),
+    text: content,
+    chars: [...content].length,
+    cut: number(value.cut),
+    bytes: number(value.bytes),
+    ...(number(value.pages) > 0 ? { pages: number(value.pages) } : {}),
+    warnings: warnings.map((one) => ({
+      code: text(one.code),
+      count: number(one.count),
+      given: text(one.given),
+      found: text(one.found),
+    })),
+  }
 }
 
 function notice(value: Record_): Notice {
