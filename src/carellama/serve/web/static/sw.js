@@ -1,7 +1,7 @@
 // The service worker: the page opens without a network, to read earlier conversations. It keeps the page's own files
 // and nothing else: no question, no answer, nothing of /web/ or /v1/. vite.config.mjs fills in version and files.
-const CACHE = 'carellama-8d9f5e5930ac'
-const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-9atnGe9y.css","/assets/EntryPage-7531htcG.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-PI6ydWwl.css","/assets/SessionDialog-CmfBaEXJ.css","/assets/index-DGmDCqu9.css","/assets/index-DeaePydE.js","/assets/index.svelte-kYQbU_7c.js","/assets/server-Dc8lE3TS.js"]
+const CACHE = 'carellama-aeea963bac72'
+const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-9atnGe9y.css","/assets/EntryPage-7531htcG.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-PI6ydWwl.css","/assets/SessionDialog-CmfBaEXJ.css","/assets/index-CJJnsE70.css","/assets/index-DGvcSBCH.js","/assets/index.svelte-CpkcuJHL.js","/assets/server-oOzWIMd2.js"]
 const SHELL = '/'
 
 self.addEventListener('install', (event) => {
