@@ -238,18 +238,20 @@ def web(argv: Sequence[str]) -> None:
     """Serve the web page until it is stopped."""
     from carellama.config.consultation import ConsultOptions
     from carellama.config.reader import parse_options
-    from carellama.config.serve import CHAT_OPTIONS, WebOptions, credentials
+    from carellama.config.serve import CHAT_OPTIONS, WebOptions
     from carellama.errors import need
 
     groups = parse_options((*CHAT_OPTIONS, WebOptions), argv, "carellama web")
     model, data, generating, engine, safety, consult, page = groups
-    password = credentials(page)  # what is wrong with it shows before the weights are read
+    from carellama.serve.web.access import decide_access
+
+    access = decide_access(page)  # what is wrong with it shows before the weights are read
     _check_consult(consult, _safety(safety, with_model=False))
     need("fastapi", extra="serve", why="the web page")
     from carellama.serve.web.app import serve_page
 
     with open_assistant(model, data, generating, engine, safety, ConsultOptions()) as assistant:
-        serve_page(assistant, page, password, consultant=_consultant(assistant, consult), mode=consult.mode)
+        serve_page(assistant, page, access, consultant=_consultant(assistant, consult), mode=consult.mode)
 
 
 @contextmanager

@@ -56,6 +56,11 @@ def web_password() -> str | None:
     return (os.environ.get("CARELLAMA_WEB_PASSWORD") or "").strip() or None
 
 
+def oidc_secret() -> str | None:
+    """The secret of the page at its OpenID Connect provider: `$CARELLAMA_OIDC_SECRET`; None: it has none."""
+    return (os.environ.get("CARELLAMA_OIDC_SECRET") or "").strip() or None
+
+
 def vllm_environment(key: str, token: str | None) -> dict[str, str]:
     """What a vLLM child is started with: this environment, its key, a hub token; without the keys of other servers.
 

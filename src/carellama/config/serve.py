@@ -6,6 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from carellama.config.consultation import ConsultOptions
 from carellama.config.data import PromptOptions
@@ -19,6 +20,7 @@ from carellama.errors import UserError
 Profile = Literal["patient", "clinician", "researcher"]
 MODEL = "carellama"  # the name of the model in requests; an adapter's is carellama:NAME
 SHORTEST = 8  # characters of a password
+SET_PASSWORD = "set CARELLAMA_WEB_PASSWORD=user:password, or give a file with such a line as --password_file"
 
 
 class ServerOptions(Options):
@@ -141,23 +143,67 @@ def is_loopback(host: str) -> bool:
 class WebOptions(ServerOptions):
     """Where the page is, who may use it, and how much of it."""
 
-    host: str = option("Address; others than this machine's own need a password (see below).", "127.0.0.1")
+    host: str = option("Address; others than this machine's own need a password or accounts.", "127.0.0.1")
     port: int = option("Port; 0: any free one.", 7860, at_least=0, at_most=65535)
+    access: Literal["auto", "open", "password", "accounts"] = option(
+        "Who may use the page; auto: a password where one is given; without one whoever sits at this machine, and "
+        "where others reach it the accounts of the database, if it has any.",
+        "auto",
+    )
     password_file: str | None = option(
         "File with one line user:password, asked of every visitor; or $CARELLAMA_WEB_PASSWORD.", None
     )
+    database: str | None = option(
+        "Database of the accounts, a file or a URL; default: as `carellama keys`.", None, names=("keys",)
+    )
+    session_hours: float = option(
+        "accounts: hours without a request after which one has to log in again, at most 7 days.",
+        12.0,
+        at_least=0.05,
+        at_most=168,
+    )
     share: bool = option(
         "Public address for a week, through servers of Gradio's makers, who can read what passes.", default=False
+    )
+    trusted_proxies: str | None = option(
+        "Addresses or networks of reverse proxies, comma separated, whose X-Forwarded-For, -Proto and -Host are "
+        "believed: 127.0.0.1, 10.0.0.0/8.",
+        None,
+        commas=True,
     )
     queue: int = option("Questions that may wait for their turn; more are refused.", 32, at_least=0)
     question_chars: int = option("Longest question, in characters.", 20000, at_least=1)
     file_bytes: int = option("Largest file that may be attached to a question; 0: none.", 10_000_000, at_least=0)
     profile: Literal["auto", "patient", "clinician", "researcher"] = option(
-        "Who uses the page; patients see no sampling and no system prompt; auto: researcher on loopback, else patient.",
+        "Who uses the page; patients see no sampling and no system prompt; auto: researcher on loopback, else patient, "
+        "with accounts by their role.",
         "auto",
     )
-    keep: Literal["browser", "nothing"] = option(
-        "Where conversations are kept: in the browser, or nowhere: they are gone when the page is closed.", "browser"
+    keep: Literal["auto", "browser", "server", "nothing"] = option(
+        "Where conversations are kept: in the browser, on the server (accounts only), or nowhere: they are gone when "
+        "the page is closed; auto: server with accounts, else browser.",
+        "auto",
+    )
+    retention_days: float | None = option(
+        "Conversations on the server that were not changed for so many days are deleted; default: never.",
+        None,
+        at_least=0.01,
+    )
+    encryption_key_file: str | None = option(
+        "File of the keys that conversations on the server are encrypted with, one a line, the newest first; or "
+        "$CARELLAMA_STORE_KEY.",
+        None,
+    )
+    oidc_issuer: str | None = option(
+        "accounts: OpenID Connect provider to log in with, by its issuer: https://login.example.org/realms/clinic.",
+        None,
+    )
+    oidc_client_id: str | None = option(
+        "accounts: id of the page at that provider; its secret is $CARELLAMA_OIDC_SECRET.", None
+    )
+    oidc_name: str | None = option("accounts: name of the provider on the login page; default: its host.", None)
+    oidc_role: Literal["patient", "clinician"] = option(
+        "accounts: role of a person who comes from the provider for the first time.", "patient"
     )
     ssl_certfile: str | None = option("TLS: certificate (chain), PEM.", None)
     ssl_keyfile: str | None = option("TLS: its private key, PEM.", None)
@@ -168,36 +214,88 @@ class WebOptions(ServerOptions):
         return self.question_chars - min(2000, self.question_chars // 4)
 
     @property
+    def reached(self) -> bool:
+        """Whether others than this machine reach the page."""
+        return self.share or not self.loopback
+
+    @property
     def viewer(self) -> Profile:
-        """Who uses the page."""
+        """Who uses the page, where nobody logs in."""
         if self.profile != "auto":
             return self.profile
-        return "researcher" if self.loopback and not self.share else "patient"
+        return "patient" if self.reached else "researcher"
+
+    @property
+    def proxies(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """The parts of `trusted_proxies`."""
+        return [ipaddress.ip_network(one, strict=False) for one in split_commas(self.trusted_proxies)]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for one in split_commas(self.trusted_proxies):
+            try:
+                ipaddress.ip_network(one, strict=False)
+            except ValueError:
+                raise UserError(f"--trusted_proxies: {one!r} is no address; write 127.0.0.1 or 10.0.0.0/8") from None
+        if bool(self.oidc_issuer) != bool(self.oidc_client_id):
+            raise UserError("--oidc_issuer and --oidc_client_id go together: give both, or neither")
+        if self.oidc_issuer is not None:
+            _check_issuer(self.oidc_issuer)
+        elif self.oidc_name is not None:
+            raise UserError("--oidc_name names a provider: give --oidc_issuer too")
 
 
-def credentials(arguments: WebOptions) -> str | None:
-    """Return `user:password` that visitors have to give; None: nobody is asked.
+def _check_issuer(issuer: str) -> None:
+    """Raise `UserError` for an issuer whose words anybody on the way could change (OpenID Connect Discovery, 3)."""
+    url = urlsplit(issuer)
+    local = url.scheme == "http" and is_loopback(url.hostname or "")
+    if not url.hostname or url.query or url.fragment or (url.scheme != "https" and not local):
+        raise UserError(f"--oidc_issuer {issuer}: write the https address of the provider, as it names itself")
 
-    A password is no option, since all users of a machine see the words of a command. Raises `UserError` where one is
-    needed and there is none, or one that is no password.
+
+def read_password(options: WebOptions) -> str | None:
+    """Return `user:password` of the options or the environment; None: neither gives one.
+
+    A password is no option, since all users of a machine see the words of a command. Raises `UserError` for one that
+    cannot be read, or that is no password.
     """
     source, found = "CARELLAMA_WEB_PASSWORD", web_password()
-    if arguments.password_file:
-        source = arguments.password_file
+    if options.password_file:
+        source = options.password_file
         try:
             found = Path(source).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read --password_file {source}: {error}") from error
     if found is None:
-        if arguments.loopback and not arguments.share:
-            return None
-        raise UserError(
-            f"the page would be open to others ({'--share' if arguments.share else '--host ' + arguments.host}): "
-            "set CARELLAMA_WEB_PASSWORD=user:password, or give a file with such a line as --password_file"
-        )
+        return None
     user, colon, password = found.partition(":")
     if not (user and colon and len(password) >= SHORTEST) or len(found.splitlines()) > 1:
         raise UserError(f"{source} must hold one line user:password, the password of at least {SHORTEST} characters")
+    return found
+
+
+def credentials(options: WebOptions) -> str | None:
+    """Return `user:password` that visitors of a page without accounts have to give; None: nobody is asked.
+
+    Raises `UserError` where one is needed and there is none, and for accounts.
+    """
+    if options.access == "accounts":
+        raise UserError("--access accounts: this page has none; `carellama web` has")
+    found = read_password(options)
+    where = "--share" if options.share else f"--host {options.host}"
+    if options.access == "open":
+        if options.password_file:
+            raise UserError("--access open asks for no password: leave --password_file out, or give --access password")
+        if options.reached:
+            raise UserError(f"--access open is for this machine alone, and others would reach the page ({where})")
+        return None
+    if found is None and options.access == "password":
+        raise UserError(f"--access password: {SET_PASSWORD}")
+    if found is None and options.reached:
+        raise UserError(
+            f"the page would be open to others ({where}): {SET_PASSWORD}; or give each person an account: "
+            "`carellama accounts invite --role admin` makes the first one, and --access accounts asks for them"
+        )
     return found
 
 

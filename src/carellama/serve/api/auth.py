@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from starlette.requests import HTTPConnection
+
 from carellama.config import environment
 from carellama.config.commands import SCOPES
 from carellama.config.serve import is_loopback
@@ -57,6 +59,10 @@ class Reservation:
 
 class Auth(ABC):
     """Lets requests in."""
+
+    def identify(self, request: HTTPConnection) -> Caller:
+        """Who sent this request. Raises `Rejected` as `authenticate`, and `InvalidRequest` for one that is refused."""
+        return self.authenticate(request.headers.get("authorization"))
 
     @abstractmethod
     def authenticate(self, authorization: str | None) -> Caller:
@@ -135,7 +141,7 @@ class ApiKeyAuth(Auth):
         try:
             key = get_key(self._database, id)
         except UserError as error:
-            raise _database_unavailable(error) from error
+            raise database_unavailable(error) from error
         with self._lock:
             self._key_cache.pop(id, None)
             if key is not None:  # what is not known is not kept: it could fill the memory
@@ -158,7 +164,7 @@ class ApiKeyAuth(Auth):
                 self._key_cache.pop(caller.id, None)
             raise _ended(caller.id, ended.state) from None
         except UserError as error:
-            raise _database_unavailable(error) from error
+            raise database_unavailable(error) from error
         reservation = LeasedReservation(self._database, lease)
         with self._lock:
             self._reservations.add(reservation)
@@ -219,10 +225,10 @@ def _ended(id: str, state: str) -> Rejected:
     return _invalid_key(f"the API key with id {id} is {state}")
 
 
-def _database_unavailable(error: UserError) -> Rejected:
-    """The database is away; what is wrong with it is for the log, not for the caller."""
-    log.error("API keys cannot be checked: %s", error)
-    return Rejected(503, "service_unavailable", "API keys cannot be checked at the moment; try again later", 5.0)
+def database_unavailable(error: UserError, what: str = "API keys") -> Rejected:
+    """Return the error of a database that is away; what is wrong with it is for the log, not for the caller."""
+    log.error("%s cannot be checked: %s", what, error)
+    return Rejected(503, "service_unavailable", f"{what} cannot be checked at the moment; try again later", 5.0)
 
 
 def _limit_exceeded(over: OverLimit, tokens: int) -> Rejected:

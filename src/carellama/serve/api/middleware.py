@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.types import Message as HttpEvent
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 
 PUBLIC_ROUTES = {"/health", "/ready", "/docs", "/openapi.json"}  # they say nothing of anybody
 UNLOGGED_ROUTES = {"/health", "/ready", "/metrics"}  # asked every few seconds: logged only where they fail
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"}  # that the log names
 UPLOAD_TYPE = "application/octet-stream"
 BODY_RATE = 1000.0  # bytes a second: each byte that arrived gives a body so much more time
 ERROR_SEND_TIMEOUT = 1.0  # seconds that a client has to read the error at the end of its stream
@@ -252,8 +253,10 @@ class RequestMiddleware:
                 self.state.running.add(context)
             async with asyncio.timeout(self.state.settings.request_timeout + SLOW_READER_GRACE):
                 if scope["path"] not in PUBLIC_ROUTES and scope["method"] != "OPTIONS":
-                    given_key = headers.get("authorization")
-                    context.caller = await self.state.call_auth(lambda: self.state.auth.authenticate(given_key))
+                    request = HTTPConnection(scope)
+                    context.caller = scope["state"].get("caller") or await self.state.call_auth(
+                        lambda: self.state.auth.identify(request)
+                    )
                 # uvicorn leaves out the body of an answer to HEAD
                 inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self.app(inner, guard.receive, guard.send)
@@ -268,7 +271,7 @@ class RequestMiddleware:
         finally:
             guard.end()
             self.state.running.discard(context)
-            method = scope["method"] if scope["method"] in ("GET", "POST", "HEAD", "OPTIONS") else "other"
+            method = scope["method"] if scope["method"] in METHODS else "other"
             context.close(method, getattr(scope.get("route"), "path", "other"))
 
     def _check_headers(self, scope: Scope, headers: Headers) -> None:
@@ -286,7 +289,7 @@ class RequestMiddleware:
             raise InvalidRequest(f"the body has {int(length[:20]):,} bytes; the most is {limit:,}", "body", status=413)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         wanted = UPLOAD_TYPE if scope["path"] in self.state.uploads else "application/json"
-        if scope["method"] == "POST" and kind != wanted:
+        if scope["method"] in ("POST", "PUT", "PATCH") and kind != wanted:
             # a web page may send other kinds to any server without being asked whether it may
             text = f"send the body {'' if wanted == UPLOAD_TYPE else 'as JSON, '}with the header Content-Type: {wanted}"
             raise InvalidRequest(text, "content-type", status=415)

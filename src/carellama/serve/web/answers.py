@@ -77,8 +77,18 @@ class Answers:
             raise InvalidRequest(text, "id", "answer_not_found", 404)
         return answer
 
+    def forget_owner(self, owner: str) -> None:
+        """Stop and forget the answers of one who may not ask any more, or who is forgotten."""
+        for answer in [one for one in self._answers.values() if one.owner == owner]:
+            answer.stop()
+            self._answers.pop(answer.id)
+            if answer.ended:
+                self._kept_bytes -= answer.size
+
     def _keep(self, answer: Answer) -> None:
         """Keep an answer that has ended for a while, and forget the oldest where there are too many."""
+        if answer.id not in self._answers:  # its owner was forgotten meanwhile
+            return
         self._kept_bytes += answer.size
         asyncio.get_running_loop().call_later(KEEP_SECONDS, self._forget, answer)
         for old in list(self._answers.values()):
@@ -231,7 +241,10 @@ def _inner_scope(request: Request, length: int) -> Scope:
         "root_path": "",
         "query_string": b"",
         "headers": headers,
-        "state": {name: value for name, value in outer["state"].items() if name not in ("context", "cut_connection")},
+        "state": {
+            **{name: value for name, value in outer["state"].items() if name not in ("context", "cut_connection")},
+            "caller": request.state.context.caller,  # who was let in already
+        },
     }
 
 

@@ -2,17 +2,16 @@
 
     app = create_app(assistant, settings, auth=NoAuth())
     add_page(app, WebOptions(profile="patient"))
-    serve_page(assistant, WebOptions(), password=None)      # all of it, until it is stopped
+    serve_page(assistant, options, decide_access(options))      # all of it, until it is stopped
 
-The files in `static` are built from `web/` (`make web`). A path below /c/ is a conversation, which the browser keeps:
-it gets the page. Nothing is loaded from elsewhere, whatever an answer says (Content Security Policy,
+The files in `static` are built from `web/` (`make web`). A path below /c/ is a conversation, which the page shows: it
+gets the page. Nothing is loaded from elsewhere, whatever an answer says (Content Security Policy,
 https://www.w3.org/TR/CSP3/), and no answer of the server is kept by the browser but the files of the page.
 """
 
 from __future__ import annotations
 
 import secrets
-from importlib import resources
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -32,10 +31,14 @@ from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.schemas import Mode
 from carellama.serve.api.server import run
 from carellama.serve.hosts import bind_socket, url_of
-from carellama.serve.web import files
+from carellama.serve.web import account_routes, admin_routes, conversation_routes, files, oidc_routes
+from carellama.serve.web.access import Access
+from carellama.serve.web.accounts import Accounts, add_retention, open_accounts
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.gate import Gate
 from carellama.serve.web.languages import probe_languages
+from carellama.serve.web.page_files import STATIC, VIEWS
+from carellama.serve.web.proxies import TrustedProxies
 from carellama.serve.web.routes import router
 
 POLICY = "; ".join(
@@ -58,28 +61,58 @@ HEADERS = {
 }
 PATIENCE = 600.0  # seconds that a question may wait in the queue, whose place the page shows
 END_SECONDS = 3.0  # that running answers have when the page is ended
-STATIC = Path(str(resources.files("carellama"))) / "serve/web/static"
+MAX_BODY_BYTES = 8 << 20  # of a request: the messages of a long conversation, a file
+WHO_REACHES = {"open": "the address", "password": "the password", "accounts": "an account"}
 FOREVER = "public, max-age=31536000, immutable"  # of files whose names change with their contents
 
 
-def add_page(app: FastAPI, options: WebOptions, folder: Path = STATIC) -> None:
-    """Add the page to an application of `create_app`. Raises `UserError` where it was not built."""
+def add_page(
+    app: FastAPI,
+    options: WebOptions,
+    folder: Path = STATIC,
+    *,
+    access: Access | None = None,
+    accounts: Accounts | None = None,
+) -> None:
+    """Add the page to an application of `create_app`. Raises `UserError` where it was not built.
+
+    `access` is what `decide_access` says, None: open. `accounts` are those of a page with accounts, whose `auth` the
+    application has.
+    """
     if not (folder / "index.html").is_file():
         raise UserError(f"the page is not built ({folder} has no index.html): run `make web`, which needs Node.js")
-    app.state.page = options
+    access = access or Access("open", "nothing" if options.keep == "nothing" else "browser")
+    app.state.page, app.state.access, app.state.accounts = options, access, accounts
     app.state.answers = Answers(app.state.server)
     app.include_router(router)
     if reads_files(options):
         app.state.files = files.Files(options)
         app.state.server.uploads[files.PATH] = options.file_bytes
         app.include_router(files.router)
+    app.include_router(account_routes.public_router)
+    if accounts is not None:
+        _add_accounts(app, accounts)
 
-    async def conversation(_: Request) -> Response:
+    async def view(_: Request) -> Response:
         return FileResponse(folder / "index.html")
 
-    app.add_route("/c/{id}", conversation, include_in_schema=False)
+    for path in VIEWS:
+        app.add_route(path, view, include_in_schema=False)
     app.mount("/", GZipMiddleware(StaticFiles(directory=folder, html=True)))
-    app.add_middleware(PageHeaders)
+    app.add_middleware(Gate, password=access.password)
+    app.add_middleware(PageHeaders)  # around the gate: its refusals have them as well
+    if options.proxies:
+        app.add_middleware(TrustedProxies, networks=options.proxies)
+
+
+def _add_accounts(app: FastAPI, accounts: Accounts) -> None:
+    app.include_router(account_routes.router)
+    app.include_router(admin_routes.router)
+    if accounts.conversations is not None:
+        app.include_router(conversation_routes.router)
+    if accounts.provider is not None:
+        app.include_router(oidc_routes.router)
+    add_retention(app, accounts)
 
 
 def reads_files(options: WebOptions) -> bool:
@@ -116,7 +149,7 @@ def _cache_control(path: str, status: int, headers: MutableHeaders) -> str:
 def serve_page(
     assistant: Assistant,
     options: WebOptions,
-    password: str | None,
+    access: Access,
     *,
     consultant: Engine | None = None,
     mode: Mode = "answer",
@@ -124,24 +157,44 @@ def serve_page(
     """Serve the page, and the API beside it, until SIGTERM or Ctrl-C. Raises `UserError` where it cannot listen."""
     settings = ApiOptions(
         host=options.host, port=options.port, queue=options.queue, queue_timeout=PATIENCE, shutdown_timeout=END_SECONDS,
-        drain_seconds=0.0, context_overflow="drop_oldest", ssl_certfile=options.ssl_certfile,
-        ssl_keyfile=options.ssl_keyfile,
+        drain_seconds=0.0, context_overflow="drop_oldest", max_body_bytes=MAX_BODY_BYTES,
+        ssl_certfile=options.ssl_certfile, ssl_keyfile=options.ssl_keyfile,
     )  # fmt: skip
+    accounts = open_accounts(access, options) if access.accounts else None
+    auth = accounts.auth if accounts is not None else NoAuth(any_host=access.password is not None)
     assistant.languages = assistant.languages or probe_languages(assistant.engine)
-    auth = NoAuth(any_host=password is not None)
     app = create_app(assistant, settings, auth=auth, consultant=consultant, mode=mode)
     app.state.server.defaults = assistant.sampling
-    add_page(app, options)
-    app.add_middleware(Gate, password=password)
+    add_page(app, options, access=access, accounts=accounts)
     if options.file_bytes and not reads_files(options):
         print(f"No files can be attached to questions: {install('documents')}.", flush=True)
     with bind_socket(options.host, options.port) as listening:
         listening.listen()  # who opens the page at once waits for it
         print(f"CareLlama is at {url_of(listening, options.scheme)}; Ctrl-C ends it.", flush=True)
+        for line in notes(options, accounts):
+            print(line, flush=True)
         if options.share:
             address = open_tunnel(listening.getsockname()[1])
-            print(f"Everybody who has the password reaches it at {address}", flush=True)
+            print(f"Everybody who has {WHO_REACHES[access.kind]} reaches it at {address}", flush=True)
         run(settings, lambda: app, listening)
+
+
+def notes(options: WebOptions, accounts: Accounts | None) -> list[str]:
+    """Return what the operator of a page with accounts has to know at its start."""
+    if accounts is None:
+        return []
+    from carellama.store.accounts import list_accounts
+
+    found = []
+    if not any(one.role == "admin" and one.disabled is None for one in list_accounts(accounts.database)):
+        place = f" --database {options.database}" if options.database and "://" not in options.database else ""
+        found.append(f"There is no administrator yet: `carellama accounts invite --role admin{place}` invites one.")
+    if options.reached and options.scheme == "http" and not options.proxies and not options.share:
+        found.append(
+            "Passwords pass the network unencrypted: give --ssl_certfile and --ssl_keyfile, or put a proxy with TLS "
+            "before it and name it by --trusted_proxies."
+        )
+    return found
 
 
 def open_tunnel(port: int) -> str:

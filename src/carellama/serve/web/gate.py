@@ -14,12 +14,16 @@ import binascii
 import hmac
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from carellama.serve.api.errors import error_body
 
 WRONG_SECONDS = 1.0  # that a wrong password takes
 REFUSALS = {401: "a user and a password are needed", 403: "this request comes from another site"}
+CODES = {401: "password_required", 403: "other_site"}
 CHALLENGE = {"www-authenticate": 'Basic realm="CareLlama", charset="UTF-8"', "cache-control": "no-store"}
+FOR_PROGRAMS = ("/web/", "/v1/")  # paths whose errors are JSON
 
 
 class Gate:
@@ -34,17 +38,13 @@ class Gate:
         """Answer the request, or hand it on."""
         status = await self._status(Headers(scope=scope)) if scope["type"] == "http" else 0
         if status:
-            await PlainTextResponse(REFUSALS[status], status, CHALLENGE if status == 401 else None)(
-                scope, receive, send
-            )
+            await _refusal(scope["path"], status)(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     async def _status(self, headers: Headers) -> int:
         """The status that a request is refused with; 0: it may pass."""
-        origin = headers.get("origin")
-        hosts = (headers.get("host"), headers.get("x-forwarded-host"))
-        if origin is not None and origin.partition("://")[2] not in hosts:
+        if comes_from_elsewhere(headers):
             return 403
         if self.password is None:
             return 0
@@ -56,6 +56,22 @@ class Gate:
                 await asyncio.sleep(WRONG_SECONDS)
             return 401
         return 0
+
+
+def comes_from_elsewhere(headers: Headers) -> bool:
+    """Whether a page of another site makes the request: its Origin is not the host that the request was sent to.
+
+    The scheme is not compared: a proxy that ends TLS may not tell it.
+    """
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
+
+
+def _refusal(path: str, status: int) -> Response:
+    headers = CHALLENGE if status == 401 else None
+    if path.startswith(FOR_PROGRAMS):
+        return JSONResponse(error_body(status, REFUSALS[status], code=CODES[status]), status, headers)
+    return PlainTextResponse(REFUSALS[status], status, headers)
 
 
 def _basic(header: str) -> bytes | None:

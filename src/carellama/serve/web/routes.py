@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from carellama import __version__
 from carellama.assistant import Assistant
-from carellama.config.serve import MODEL, WebOptions
+from carellama.config.serve import MODEL, Profile, WebOptions
 from carellama.package_data import package_yaml
 from carellama.records import JSONObject
 from carellama.safety.notices import DEFAULT_COUNTRY, countries, disclaimer
@@ -29,8 +29,11 @@ from carellama.serve.api.routes.chat import SSEResponse, for_country
 from carellama.serve.api.routes.context import check_capacity, context_of
 from carellama.serve.api.schemas import ChatRequest
 from carellama.serve.api.streaming import run_in_thread
+from carellama.serve.web.access import Access
+from carellama.serve.web.accounts import PROFILES, account_json
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.files import PATH
+from carellama.serve.web.session_auth import AccountCaller, csrf_token
 
 router = APIRouter(prefix="/web", route_class=JsonRoute)
 LINES = ("ambulance", "crisis", "poison")  # of a country's numbers
@@ -40,14 +43,27 @@ SAMPLING = ("temperature", "top_p", "top_k", "max_new_tokens", "repetition_penal
 @router.get("/config")
 async def read_config(request: Request) -> Response:
     """What the page has to know before the first question."""
-    state, _ = context_of(request)
+    state, context = context_of(request)
     adapters, context_tokens = await state.engine_info()
-    config = page_config(state, request.app.state.page, adapters, context_tokens)
-    return JSONResponse({**config, "files": PATH in state.uploads})
+    page: WebOptions = request.app.state.page
+    access: Access = request.app.state.access
+    caller = context.caller
+    known = caller if isinstance(caller, AccountCaller) else None
+    viewer = PROFILES[known.account.role] if known is not None else page.viewer
+    return JSONResponse(
+        page_config(state, page, viewer, adapters, context_tokens)
+        | {
+            "files": PATH in state.uploads,
+            "access": access.kind,
+            "keep": access.keep,
+            "account": account_json(known.account) if known is not None else None,
+            "csrf": csrf_token(known.token) if known is not None else "",
+        }
+    )
 
 
 def page_config(
-    state: ServerState, page: WebOptions, adapters: Sequence[str], context_tokens: int | None
+    state: ServerState, page: WebOptions, viewer: Profile, adapters: Sequence[str], context_tokens: int | None
 ) -> JSONObject:
     """Return what the page shows; how answers are sampled only for researchers."""
     assistant = state.engine if isinstance(state.engine, Assistant) else None
@@ -60,7 +76,7 @@ def page_config(
         "adapters": list(adapters),
         "engine": state.engine.name,
         "context_tokens": context_tokens,
-        "profile": page.viewer,
+        "profile": viewer,
         "mode": state.mode,
         "consult": state.consultant is not None,
         "speaks": list(assistant.languages) if assistant is not None else [],
@@ -70,10 +86,9 @@ def page_config(
         "numbers": numbers,
         "countries": {code: _numbers(code) for code in countries()},
         "limits": {"question_chars": page.question_chars, "file_bytes": page.file_bytes},
-        "keep": page.keep,
-        "examples": package_yaml("serve/web/examples.yaml")[page.viewer],
+        "examples": package_yaml("serve/web/examples.yaml")[viewer],
     }
-    if page.viewer == "researcher":
+    if viewer == "researcher":
         found["sampling"] = {name: getattr(state.defaults, name) for name in SAMPLING}
         found["system_prompt"] = assistant.system_prompt if assistant is not None else None
     return found
