@@ -42,7 +42,6 @@ PROFILES: dict[str, Profile] = {"patient": "patient", "clinician": "clinician", 
 STATUSES = {
     "name_taken": 409,
     "last_admin": 409,
-    "conversation_conflict": 409,
     "account_not_found": 404,
     "invitation_not_found": 404,
 }
@@ -96,7 +95,7 @@ class Accounts:
 
     async def _run(self, function: Callable[[], Result]) -> Result:
         from carellama.store.accounts import AccountError, LoginFailed, LoginLocked
-        from carellama.store.conversations import ConversationConflict
+        from carellama.store.conversations import ConversationConflict, ConversationNotFound
 
         try:
             return await asyncio.shield(run_in_thread(function))
@@ -107,6 +106,8 @@ class Accounts:
             raise Rejected(401, "login_failed", "the name or the password is wrong") from None
         except ConversationConflict as conflict:
             raise InvalidRequest(str(conflict), "id", "conversation_conflict", 409) from None
+        except ConversationNotFound:
+            raise no_conversation() from None
         except AccountError as error:
             raise InvalidRequest(str(error), None, error.code, STATUSES.get(error.code, 400)) from None
         except UserError as error:
@@ -148,9 +149,9 @@ def add_retention(app: FastAPI, accounts: Accounts) -> None:
     inner = app.router.lifespan_context
 
     @asynccontextmanager
-    async def lifespan(application: FastAPI) -> AsyncIterator[object]:
-        async with inner(application) as state, accounts.retention():
-            yield state
+    async def lifespan(application: FastAPI) -> AsyncIterator[None]:
+        async with inner(application), accounts.retention():
+            yield
 
     app.router.lifespan_context = lifespan
 
@@ -172,6 +173,11 @@ def open_accounts(access: Access, options: WebOptions, page: PagePaths | None = 
         database.close()
         raise
     return Accounts(database, options, conversations=conversations, provider=provider, page=page or page_paths(STATIC))
+
+
+def no_conversation() -> InvalidRequest:
+    """Return the error of a conversation that the account does not have."""
+    return InvalidRequest("there is no such conversation", "id", "conversation_not_found", 404)
 
 
 def account_json(account: Account) -> JSONObject:

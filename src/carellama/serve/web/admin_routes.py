@@ -80,7 +80,7 @@ async def change_account(request: Request, id: str, body: AccountChange) -> Resp
         if body.role is not None:
             store.set_role(accounts.database, id, body.role)
         if body.disabled is not None:
-            store.set_disabled(accounts.database, id, body.disabled)
+            store.set_disabled(accounts.database, id, disabled=body.disabled)
         return _require_account(store.get_account(accounts.database, id))
 
     changed = await accounts.ask(change)

@@ -21,7 +21,7 @@ from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.web.account_routes import Body, accounts_of
-from carellama.serve.web.accounts import Accounts
+from carellama.serve.web.accounts import Accounts, no_conversation
 
 if TYPE_CHECKING:
     from carellama.store.conversations import ConversationStore
@@ -95,7 +95,7 @@ async def delete_conversation(request: Request, id: str) -> Response:
     """Delete a conversation with its messages. Raises `InvalidRequest` (404)."""
     accounts, store, who = store_of(request)
     if not await accounts.ask(lambda: store.delete(who, id)):
-        raise _not_found()
+        raise no_conversation()
     return Response(status_code=204)
 
 
@@ -109,7 +109,7 @@ async def read_messages(request: Request, id: str) -> Response:
 
     messages = await accounts.ask(read)
     if messages is None:
-        raise _not_found()
+        raise no_conversation()
     return JSONResponse(messages)
 
 
@@ -156,9 +156,5 @@ def _check_place(place: str) -> None:
 
 def _found(value: JSONObject | None) -> JSONObject:
     if value is None:
-        raise _not_found()
+        raise no_conversation()
     return value
-
-
-def _not_found() -> InvalidRequest:
-    return InvalidRequest("there is no such conversation", "id", "conversation_not_found", 404)

@@ -193,7 +193,7 @@ class OidcProvider:
         kept = self._metadata
         if kept is not None and time.monotonic() - kept[0] < METADATA_SECONDS:
             return kept[1]
-        found = self._get(self.issuer.rstrip("/") + "/.well-known/openid-configuration")
+        found: dict[str, Any] = self._get(self.issuer.rstrip("/") + "/.well-known/openid-configuration")
         if missing := [name for name in NEEDED if not isinstance(found.get(name), str)]:
             raise OidcError("unavailable", f"the description of the provider lacks {', '.join(missing)}")
         if found["issuer"] != self.issuer:

@@ -13,7 +13,7 @@ import logging
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.errors import InvalidRequest, Rejected
 from carellama.serve.web.account_routes import begin_session
 from carellama.serve.web.accounts import Accounts
 from carellama.serve.web.oidc import LOGIN_SECONDS, OidcError, OidcProvider
@@ -49,6 +49,11 @@ FAILURES = {
         "Your account on this page is locked. Ask who runs it.",
         "您在本页面的账号已被停用，请联系管理员。",
     ),
+    "failed": (
+        503,
+        "This page cannot log you in at this moment. Try again in some minutes.",
+        "本页面暂时无法登录，请几分钟后再试。",
+    ),
 }
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>CareLlama</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><main role="alert"><h1>CareLlama</h1>
@@ -81,11 +86,11 @@ async def come_back(request: Request) -> Response:
         who = await accounts.call_provider(lambda: provider.finish(query, sealed, _redirect_uri(request)))
         role = accounts.options.oidc_role
         account = await accounts.ask(lambda: oidc_account(accounts.database, who.issuer, who.subject, who.name, role))
-        if account.disabled is not None:
-            raise OidcError("disabled", f"account {account.id} is disabled")
         response = await begin_session(request, account, RedirectResponse("/", 303))
     except OidcError as error:
         response = _failure(error.code, str(error))
+    except (Rejected, InvalidRequest) as error:
+        response = _failure("disabled" if error.code == "login_failed" else "failed", str(error))
     drop_cookie(request, response, cookie_name(request, COOKIE))
     return response
 
