@@ -17,7 +17,6 @@ from carellama.serve.web.access import Access, decide_access
 from carellama.serve.web.accounts import Accounts, open_accounts
 from carellama.serve.web.app import MAX_BODY_BYTES, add_page
 from carellama.serve.web.page_files import page_paths
-from carellama.store import passwords
 from carellama.store.accounts import Role
 from carellama.store.invitations import create_invitation
 
@@ -119,12 +118,6 @@ def accounts_site(folder: Path, *, engine: ScriptedEngine | None = None, **setti
             for person in site.people:
                 person.client.close()
     accounts.auth.close()
-
-
-def cheap_passwords(patch: Any) -> None:
-    """Hash passwords with the least parameters: tests log in often."""
-    for name, value in (("TIME_COST", 1), ("MEMORY_KIB", 8), ("LANES", 1)):
-        patch.setattr(passwords, name, value)
 
 
 def conversation(id: str = "", **fields: Any) -> dict[str, Any]:

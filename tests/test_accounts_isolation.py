@@ -11,11 +11,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from account_site import PASSWORD, Person, Site, accounts_site, cheap_passwords, conversation, message
+from account_site import PASSWORD, Person, Site, accounts_site, conversation, message
 from api_server import until
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.serve.web import conversation_routes
+from store_places import fast_passwords
 
 SECRET = "MY SECRET ILLNESS"
 
@@ -23,7 +24,7 @@ SECRET = "MY SECRET ILLNESS"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch, accounts_site(tmp_path_factory.mktemp("site")) as one:
-        cheap_passwords(patch)
+        fast_passwords(patch)
         yield one
 
 
@@ -176,7 +177,7 @@ def test_only_administrators_see_and_change_accounts(site: Site) -> None:
 
 
 def test_the_last_administrator_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     with accounts_site(tmp_path) as one:
         admin, other = one.person("boss", "admin"), one.person("other")
         for refused in (
@@ -231,7 +232,7 @@ def test_a_forgotten_password_is_replaced_by_an_invitation(site: Site) -> None:
 
 
 def test_who_asks_to_be_forgotten_is_gone_with_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     with accounts_site(tmp_path) as one:
         person, phone, other = one.person("leaver"), one.visitor(), one.person("stays")
         phone.log_in("leaver")
@@ -252,7 +253,7 @@ def test_who_asks_to_be_forgotten_is_gone_with_everything(tmp_path: Path, monkey
 
 
 def test_a_disabled_account_hears_no_more_of_its_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     engine = ScriptedEngine("word " * 3000, token_seconds=0.01)
     with accounts_site(tmp_path, engine=engine) as one:
         admin, person = one.person("boss", "admin"), one.person("loud")
@@ -263,7 +264,7 @@ def test_a_disabled_account_hears_no_more_of_its_answer(tmp_path: Path, monkeypa
 
 
 def test_old_conversations_are_deleted_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     with accounts_site(tmp_path, retention_days=30) as one:
         person, clock = one.person("old"), one.database._clock
         old = keep(person)
@@ -279,7 +280,7 @@ def test_old_conversations_are_deleted_at_the_start(tmp_path: Path, monkeypatch:
 def test_the_hourly_task_begins_with_the_server_and_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     asked: list[float] = []
     monkeypatch.setattr("carellama.serve.web.accounts.Accounts.prune", lambda self: asked.append(1.0) or 0)
     monkeypatch.setattr("carellama.serve.web.accounts.PRUNE_SECONDS", 0.02)
@@ -302,7 +303,7 @@ def test_a_database_that_is_away_is_told_without_its_place(site: Site, monkeypat
 def test_where_the_server_keeps_nothing_it_has_no_routes_for_it(
     tmp_path: Path, keep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     with accounts_site(tmp_path, keep=keep) as one:
         person = one.person("private")
         assert person.get("/web/config").json()["keep"] == keep

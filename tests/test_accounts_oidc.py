@@ -10,18 +10,19 @@ from typing import Any
 import httpx2
 import pytest
 
-from account_site import PASSWORD, Person, Site, accounts_site, cheap_passwords
+from account_site import PASSWORD, Person, Site, accounts_site
 from carellama.config.serve import WebOptions
 from carellama.errors import UserError
 from carellama.store.accounts import list_accounts, set_disabled
 from oidc_provider import CLIENT, SECRET, Provider, provider
+from store_places import fast_passwords
 
 jwk = pytest.importorskip("joserfc.jwk", reason="OpenID Connect needs authlib")
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Site, Provider]]:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     monkeypatch.setenv("CARELLAMA_OIDC_SECRET", SECRET)
     with provider() as one:
         settings = {"oidc_issuer": one.issuer, "oidc_client_id": CLIENT, "oidc_name": "Hospital login"}
@@ -191,7 +192,7 @@ def test_what_the_provider_does_not_allow_is_told(world: tuple[Site, Provider]) 
 
 
 def test_a_provider_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     monkeypatch.setenv("CARELLAMA_OIDC_SECRET", SECRET)
     with provider() as one:
         settings = {"oidc_issuer": one.issuer, "oidc_client_id": CLIENT}

@@ -10,11 +10,12 @@ from typing import Any
 import httpx2
 import pytest
 
-from account_site import PASSWORD, Clock, Site, accounts_site, cheap_passwords
+from account_site import PASSWORD, Clock, Site, accounts_site
 from carellama.serve.web import accounts as accounts_module
 from carellama.serve.web.app import HEADERS
 from carellama.store.accounts import set_disabled
 from carellama.store.keys import Limits, create_key
+from store_places import fast_passwords
 
 WITH_SESSION = ["/web/config", "/web/conversations", "/v1/models", "/web/accounts", "/metrics", "/nothing/here"]
 
@@ -22,7 +23,7 @@ WITH_SESSION = ["/web/config", "/web/conversations", "/v1/models", "/web/account
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with pytest.MonkeyPatch.context() as patch, accounts_site(tmp_path_factory.mktemp("site")) as one:
-        cheap_passwords(patch)
+        fast_passwords(patch)
         yield one
 
 
@@ -78,7 +79,7 @@ def test_a_login_and_its_cookie(site: Site) -> None:
 
 
 def test_over_tls_no_other_host_can_set_the_cookie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cheap_passwords(monkeypatch)
+    fast_passwords(monkeypatch)
     with accounts_site(tmp_path, trusted_proxies="127.0.0.1") as one:
         https = {"x-forwarded-proto": "https", "x-forwarded-host": "care.example", "x-forwarded-for": "10.1.2.3"}
         one.person("Mei")

@@ -31,6 +31,7 @@ from carellama.serve.api import server
 from carellama.serve.api.app import create_app
 from carellama.serve.api.auth import NoAuth
 from carellama.serve.web import app as page
+from carellama.serve.web.access import Access
 from carellama.serve.web.languages import probe_languages
 from conftest import REPOSITORY
 
@@ -94,7 +95,8 @@ def served() -> Iterator[tuple[str, ScriptedEngine]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "run", keep)
         assistant = Assistant(engine, "Be brief.", Sampling(64, temperature=0.5, top_k=7))
-        thread = threading.Thread(target=page.serve_page, args=(assistant, WebOptions(port=0), PASSWORD), daemon=True)
+        access = Access("password", password=PASSWORD)
+        thread = threading.Thread(target=page.serve_page, args=(assistant, WebOptions(port=0), access), daemon=True)
         thread.start()
         until(lambda: bool(started) and started[0].started)
         yield f"http://127.0.0.1:{started[1]}", engine
@@ -172,10 +174,11 @@ from carellama.assistant import Assistant
 from carellama.cli import quieten
 from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
+from carellama.serve.web.access import Access
 from carellama.serve.web.app import serve_page
 quieten()
 engine = ScriptedEngine(lambda messages: "heard " + messages[-1].content, token_seconds=0.02)
-serve_page(Assistant(engine), WebOptions(port=0), None)
+serve_page(Assistant(engine), WebOptions(port=0), Access("open"))
 """
 
 

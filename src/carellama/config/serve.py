@@ -281,7 +281,6 @@ def credentials(options: WebOptions) -> str | None:
     """
     if options.access == "accounts":
         raise UserError("--access accounts: this page has none; `carellama web` has")
-    found = read_password(options)
     where = "--share" if options.share else f"--host {options.host}"
     if options.access == "open":
         if options.password_file:
@@ -289,6 +288,7 @@ def credentials(options: WebOptions) -> str | None:
         if options.reached:
             raise UserError(f"--access open is for this machine alone, and others would reach the page ({where})")
         return None
+    found = read_password(options)
     if found is None and options.access == "password":
         raise UserError(f"--access password: {SET_PASSWORD}")
     if found is None and options.reached:

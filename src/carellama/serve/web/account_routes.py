@@ -190,7 +190,6 @@ async def change_password(request: Request, body: NewPassword) -> Response:
     from carellama.store.sessions import end_sessions
 
     accounts, caller = accounts_of(request)
-    await _confirm(request, accounts, caller, body.old)
 
     def replace() -> None:
         change(accounts.database, caller.id, body.old, body.new)
@@ -203,27 +202,20 @@ async def change_password(request: Request, body: NewPassword) -> Response:
 @router.delete("/account")
 async def forget_me(request: Request, body: Farewell) -> Response:
     """Delete the account and all that is kept of it. Raises `Rejected` (401, 429), `InvalidRequest` (409)."""
-    from carellama.store.accounts import forget_account
+    from carellama.store.accounts import check_own_password, forget_account
 
     accounts, caller = accounts_of(request)
     if caller.account.issuer:
         if not hmac.compare_digest(_folded(body.name or ""), _folded(caller.account.name)):
             raise InvalidRequest("to be forgotten, write your name as the page shows it", "name", "login_failed", 401)
     else:
-        await _confirm(request, accounts, caller, body.password or "")
+        given = body.password or ""
+        await accounts.check_password(lambda: check_own_password(accounts.database, caller.id, given))
     deleted = await accounts.ask(lambda: forget_account(accounts.database, caller.id))
     request.app.state.answers.forget_owner(caller.id)
     response = JSONResponse({"deleted": deleted}, headers={"clear-site-data": '"cache", "storage"'})
     drop_session(request, response)
     return response
-
-
-async def _confirm(request: Request, accounts: Accounts, caller: AccountCaller, password: str) -> None:
-    """Raise `Rejected` (401, 429) for a wrong password of who asks; wrong ones count as those of a login."""
-    from carellama.store.accounts import verify_login
-
-    address = address_of(request)
-    await accounts.check_password(lambda: verify_login(accounts.database, caller.name, password, address))
 
 
 def _folded(name: str) -> bytes:

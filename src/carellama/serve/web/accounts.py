@@ -163,7 +163,7 @@ def open_accounts(access: Access, options: WebOptions, page: PagePaths | None = 
     from carellama.store.database import open_database
 
     provider = provider_of(options)
-    database = open_database(access.place)
+    database = open_database(access.place, durable=True)  # a power cut takes no message
     assert database is not None  # it is made where it is not
     try:
         conversations = None
