@@ -250,6 +250,10 @@ def test_bodies_that_are_wrong_are_refused_in_the_form_of_the_api(site: Site) ->
         assert answer.status_code == 400 and answer.json()["error"]["code"] in ("invalid_json", "invalid_value"), body
     form = visitor.client.post("/web/session", data={"name": "a", "password": "b"})
     assert form.status_code == 415
+    long = visitor.post("/web/session", name="a", password="x" * 70_000)
+    assert (long.status_code, long.json()["error"]["code"]) == (413, "body_too_large")
+    chunked = visitor.client.post("/web/session", content=iter([b"{}"]), headers={"content-type": "application/json"})
+    assert chunked.status_code == 413
     nul = visitor.post("/web/session", name="a\0b", password="x" * 12)
     assert nul.status_code in (400, 401)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 COOKIE = "carellama_session"
 CSRF_HEADER = "x-csrf-token"
 READING = ("GET", "HEAD", "OPTIONS")
+VISITOR_BYTES = 65536  # of a body
 VISITOR = Caller("visitor", "visitor", frozenset())
 # what one may ask for without a session, besides the files of the page
 FOR_VISITORS = {
@@ -66,7 +67,10 @@ class SessionAuth(Auth):
 
         method, path = request.scope["method"], request.scope["path"]
         asked = "GET" if method == "HEAD" else method
-        if (asked, path) in FOR_VISITORS or (asked == "GET" and self._page.has(path)):
+        if (asked, path) in FOR_VISITORS:
+            _check_length(request)
+            return VISITOR
+        if asked == "GET" and self._page.has(path):
             return VISITOR
         authorization = request.headers.get("authorization")
         if authorization is not None and not path.startswith("/web/"):
@@ -135,6 +139,15 @@ def drop_cookie(request: HTTPConnection, response: Response, name: str) -> None:
     """Take a cookie from the browser."""
     secure = request.scope["scheme"] == "https"
     response.delete_cookie(name, path="/", secure=secure, httponly=True, samesite="lax")
+
+
+def _check_length(request: HTTPConnection) -> None:
+    """Raise `InvalidRequest` (413) for a body that nobody sends to log in: it would be read before anybody is known."""
+    length = request.headers.get("content-length", "")
+    chunked = "transfer-encoding" in request.headers
+    if chunked or (length.isdecimal() and int(length[:20]) > VISITOR_BYTES):
+        text = f"a body of at most {VISITOR_BYTES:,} bytes, with its Content-Length, is taken here"
+        raise InvalidRequest(text, "content-length", "body_too_large", 413)
 
 
 def _check_own_page(request: HTTPConnection, token: str) -> None:
