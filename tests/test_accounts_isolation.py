@@ -16,6 +16,7 @@ from api_server import until
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.serve.web import conversation_routes
+from carellama.serve.web.accounts import Accounts
 from store_places import fast_passwords
 
 SECRET = "MY SECRET ILLNESS"
@@ -281,8 +282,13 @@ def test_the_hourly_task_begins_with_the_server_and_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast_passwords(monkeypatch)
-    asked: list[float] = []
-    monkeypatch.setattr("carellama.serve.web.accounts.Accounts.prune", lambda self: asked.append(1.0) or 0)
+    asked: list[int] = []
+
+    def prune(_: Accounts) -> int:
+        asked.append(1)
+        return 0
+
+    monkeypatch.setattr(Accounts, "prune", prune)
     monkeypatch.setattr("carellama.serve.web.accounts.PRUNE_SECONDS", 0.02)
     with accounts_site(tmp_path):
         until(lambda: len(asked) > 2)

@@ -25,7 +25,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Sit
     fast_passwords(monkeypatch)
     monkeypatch.setenv("CARELLAMA_OIDC_SECRET", SECRET)
     with provider() as one:
-        settings = {"oidc_issuer": one.issuer, "oidc_client_id": CLIENT, "oidc_name": "Hospital login"}
+        settings: dict[str, Any] = {"oidc_issuer": one.issuer, "oidc_client_id": CLIENT, "oidc_name": "Hospital login"}
         with accounts_site(tmp_path, **settings) as site:
             yield site, one
 
@@ -195,7 +195,7 @@ def test_a_provider_that_does_not_answer_is_told(tmp_path: Path, monkeypatch: py
     fast_passwords(monkeypatch)
     monkeypatch.setenv("CARELLAMA_OIDC_SECRET", SECRET)
     with provider() as one:
-        settings = {"oidc_issuer": one.issuer, "oidc_client_id": CLIENT}
+        settings: dict[str, Any] = {"oidc_issuer": one.issuer, "oidc_client_id": CLIENT}
         with accounts_site(tmp_path, **settings) as site:
             for wrong in ({"issuer": "https://evil.example"}, {"token_endpoint": None}, {"jwks_uri": 7}):
                 one.discovery = wrong
@@ -228,7 +228,8 @@ def test_an_issuer_has_to_be_safe_and_whole() -> None:
     for wrong in ("http://login.example.org", "login.example.org", "https://a.example/?x=1", "ftp://a.example"):
         with pytest.raises(UserError, match="--oidc_issuer"):
             WebOptions(oidc_issuer=wrong, oidc_client_id="x")
-    for given in ({"oidc_issuer": "https://a.example"}, {"oidc_client_id": "x"}, {"oidc_name": "x"}):
+    halves: list[dict[str, Any]] = [{"oidc_issuer": "https://a.example"}, {"oidc_client_id": "x"}, {"oidc_name": "x"}]
+    for given in halves:
         with pytest.raises(UserError, match="oidc"):
             WebOptions(**given)
     assert WebOptions(oidc_issuer="https://a.example/realms/x", oidc_client_id="x").oidc_role == "patient"

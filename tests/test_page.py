@@ -17,7 +17,7 @@ import pytest
 from api_server import until
 from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
-from carellama.serve.web.app import STATIC
+from carellama.serve.web.page_files import STATIC
 from page_site import MARKS, PHONE, Visitor, browser, check_page, site, visit
 
 pytestmark = MARKS

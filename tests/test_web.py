@@ -33,6 +33,7 @@ from carellama.serve.api.auth import NoAuth
 from carellama.serve.web import app as page
 from carellama.serve.web.access import Access
 from carellama.serve.web.languages import probe_languages
+from carellama.serve.web.page_files import STATIC
 from conftest import REPOSITORY
 
 PASSWORD = "clinic:correct horse"
@@ -73,7 +74,7 @@ def test_a_page_that_was_not_built_says_how(tmp_path: Path) -> None:
 
 
 def test_the_page_is_built() -> None:
-    text = (page.STATIC / "index.html").read_text(encoding="utf-8")
+    text = (STATIC / "index.html").read_text(encoding="utf-8")
     assert "CareLlama" in text and "<script>" not in text and "style=" not in text, "the policy lets no inline code run"
 
 
