@@ -44,6 +44,8 @@ STATUSES = {
     "last_admin": 409,
     "account_not_found": 404,
     "invitation_not_found": 404,
+    "conversation_conflict": 409,
+    "conversation_not_found": 404,
 }
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
@@ -94,21 +96,17 @@ class Accounts:
             return await asyncio.shield(run_in_thread(function))
 
     async def _run(self, function: Callable[[], Result]) -> Result:
-        from carellama.store.accounts import AccountError, LoginFailed, LoginLocked
-        from carellama.store.conversations import ConversationConflict, ConversationNotFound
+        from carellama.store.account_errors import AccountError, LoginFailed, LoginLocked
+        from carellama.store.conversations import ConversationError
 
         try:
             return await asyncio.shield(run_in_thread(function))
         except LoginLocked as locked:
             text = "too many wrong passwords; wait, and try again"
             raise Rejected(429, "login_locked", text, locked.retry_after) from None
-        except LoginFailed:
-            raise Rejected(401, "login_failed", "the name or the password is wrong") from None
-        except ConversationConflict as conflict:
-            raise InvalidRequest(str(conflict), "id", "conversation_conflict", 409) from None
-        except ConversationNotFound:
-            raise no_conversation() from None
-        except AccountError as error:
+        except LoginFailed as failed:
+            raise Rejected(401, failed.code, str(failed)) from None
+        except (AccountError, ConversationError) as error:
             raise InvalidRequest(str(error), None, error.code, STATUSES.get(error.code, 400)) from None
         except UserError as error:
             raise database_unavailable(error, "accounts") from error
