@@ -26,6 +26,7 @@ from carellama.store.database import Database, open_database
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
 NUMBERS = itertools.count()
+NOON = 20_000 * 86400.0 + 43200
 
 
 def owner() -> dict[str, object]:
@@ -117,8 +118,8 @@ def opened(place: str, **options) -> Database:
 class Clock:
     """A clock that is set by hand, for both databases."""
 
-    def __init__(self) -> None:
-        self.now = 20_000 * 86400.0 + 43200
+    def __init__(self, now: float = NOON) -> None:
+        self.now = now
 
     def __call__(self) -> float:
         return self.now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -22,30 +21,9 @@ from carellama.store import keys, usage
 from carellama.store.database import open_database
 from carellama.store.keys import Limits
 from conftest import only_read
+from store_places import NOON, Clock, clock, database, opened, place, postgres_server
 
-NOON = 20_000 * 86400.0 + 43200
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self, now: float = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path, clock):
-    opened = open_database(str(tmp_path / "keys.db"), clock=clock)
-    yield opened
-    opened.close()
+__all__ = ["clock", "database", "place", "postgres_server"]
 
 
 def key_with(database, *limits, days=None):
@@ -187,27 +165,19 @@ def worker(*words):
     )
 
 
-def places(tmp_path):
-    """SQLite, and the PostgreSQL server that the environment names, if it does."""
-    return [str(tmp_path / "keys.db"), *filter(None, [os.environ.get("CARELLAMA_TEST_POSTGRES")])]
-
-
-def test_two_processes_at_once_keep_the_limits_exactly(tmp_path):
-    databases = places(tmp_path)
-    assert databases
-    for place in databases:
-        database = open_database(place)
-        ids = [key_with(database, 30), key_with(database, None, 30), key_with(database, None, None, 305)]
-        workers = [worker(place, *ids) for _ in range(2)]
-        for one in workers:
-            assert one.stdout.readline() == "ready\n"
-        for one in workers:
-            print(file=one.stdin, flush=True)
-        let = [[int(one.stdout.readline()) for _ in ids] for one in workers]
-        assert [sum(counts) for counts in zip(*let, strict=True)] == [30, 30, 30], let
-        for one in workers:
-            one.communicate("\n", timeout=30)
-        database.close()
+def test_two_processes_at_once_keep_the_limits_exactly(place):
+    database = opened(place)
+    ids = [key_with(database, 30), key_with(database, None, 30), key_with(database, None, None, 305)]
+    workers = [worker(place, *ids) for _ in range(2)]
+    for one in workers:
+        assert one.stdout.readline() == "ready\n"
+    for one in workers:
+        print(file=one.stdin, flush=True)
+    let = [[int(one.stdout.readline()) for _ in ids] for one in workers]
+    assert [sum(counts) for counts in zip(*let, strict=True)] == [30, 30, 30], let
+    for one in workers:
+        one.communicate("\n", timeout=30)
+    database.close()
 
 
 def test_threads_at_once_keep_the_limit_exactly(database):
@@ -223,8 +193,7 @@ def test_threads_at_once_keep_the_limit_exactly(database):
         assert sum(lease is not None for lease in pool.map(tries, range(100))) == 50
 
 
-def test_several_processes_may_be_the_first(tmp_path):
-    place = tmp_path / "new" / "keys.db"
+def test_several_processes_may_be_the_first(place):
     workers = [worker(place) for _ in range(3)]
     for one in workers:
         out, _ = one.communicate("\n\n", timeout=30)

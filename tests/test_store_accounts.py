@@ -370,12 +370,14 @@ def test_of_a_forgotten_account_its_id_is_left_alone(database, clock):
         sessions.create_session(database, one.id, idle_hours=12, address="10.0.0.7")
         invitations.create_invitation(database, "patient", created_by=one.id)
     invitations.create_invitation(database, "patient", account_id=mine.id, created_by=other.id)
+    refused(database, "mei", WRONG)
     counts = accounts.forget_account(database, mine.id)
     assert counts == {"conversations": 1, "drafts": 1, "invitations": 2, "messages": 2, "sessions": 1}
     with database.read_transaction() as connection:
         rows = {table.name: connection.execute(select(table)).all() for table in tables.METADATA.sorted_tables}
     assert rows.pop("carellama_erasures") == [(mine.id, clock.now)]
     assert mine.id not in str(rows) and other.id in str(rows)
+    assert len(rows["carellama_login_attempts"]) == 1  # of the address
     assert len(store.messages(other.id, "c-li")) == 2
     with pytest.raises(accounts.AccountNotFound):
         accounts.forget_account(database, mine.id)

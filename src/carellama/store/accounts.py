@@ -27,6 +27,7 @@ from carellama.store.login_attempts import (
     NAME_LIMIT,
     address_subject,
     attempt_succeeded,
+    forget_attempts,
     name_subject,
     start_attempt,
 )
@@ -256,6 +257,7 @@ def forget_account(database: Database, id: str) -> dict[str, int]:
                     mine |= table.c.created_by == id
                 deleted = connection.execute(delete(table).where(mine)).rowcount
                 counts[table.name.removeprefix("carellama_")] = deleted
+        forget_attempts(connection, name_subject(account.name_key))
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == id))
         connection.execute(insert(ERASURES).values(id=id, erased=database.now(connection)))
     if not database.scrub():

@@ -13,6 +13,7 @@ running server, reads them. Names, times and sizes are not encrypted.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,7 @@ from carellama.store.database import Database
 from carellama.store.tables import METADATA, STORE_INFO
 
 PLAIN, ENCRYPTED = "p", "e"
+KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 CHECK_NAME, CHECK_VALUE = "cipher", "carellama"
 
 
@@ -36,13 +38,12 @@ class Cipher:
     def __init__(self, keys: Sequence[str]) -> None:
         if not keys:
             raise UserError("there is no key to encrypt with; carellama store new-key makes one")
-        try:
-            self._fernets = [Fernet(key) for key in keys]
-        except ValueError as error:  # it must not be repeated
+        if not all(map(KEY.fullmatch, keys)):  # what was given must not be repeated
             raise UserError(
                 "an encryption key has to be 32 bytes in base64, 44 characters, one a line; carellama store new-key "
                 "makes one"
-            ) from error
+            )
+        self._fernets = [Fernet(key) for key in keys]
         self._all = MultiFernet(self._fernets)
 
     def encrypt(self, text: str) -> str:

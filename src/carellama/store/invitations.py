@@ -61,7 +61,6 @@ def create_invitation(
     token = secrets.token_urlsafe(32)
     with database.write_transaction() as connection:
         now = database.now(connection)
-        connection.execute(delete(INVITATIONS).where(INVITATIONS.c.expires <= now))
         if account_id is not None:
             mine = select(ACCOUNTS).where(ACCOUNTS.c.id == account_id).with_for_update()
             account = connection.execute(mine).one_or_none()
@@ -71,6 +70,8 @@ def create_invitation(
                 raise AccountError(f"{account.name} logs in at {account.issuer} and has no password here")
             connection.execute(delete(INVITATIONS).where(INVITATIONS.c.account_id == account_id))
             role = account.role
+        over = select(INVITATIONS.c.id).where(INVITATIONS.c.expires <= now).with_for_update(skip_locked=True)
+        connection.execute(delete(INVITATIONS).where(INVITATIONS.c.id.in_(over)))  # no waiting for each other
         invitation = Invitation(secrets.token_urlsafe(16), role, now, now + days * 86400, account_id)
         connection.execute(
             insert(INVITATIONS).values(

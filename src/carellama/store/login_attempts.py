@@ -68,6 +68,9 @@ def attempt_succeeded(database: Database, attempt: Attempt, *, forget: Sequence[
     """Take an attempt back: its password was right. `forget`: subjects whose earlier attempts are forgotten, too."""
     table = LOGIN_ATTEMPTS.c
     with database.write_transaction() as connection:
+        # locked in the order of `start_attempt`, so that no two wait for each other
+        mine = select(table.subject).where(table.subject.in_([*attempt.subjects, *forget]))
+        connection.execute(mine.order_by(table.subject).with_for_update()).all()
         connection.execute(delete(LOGIN_ATTEMPTS).where(table.subject.in_(forget)))
         for subject in sorted(attempt.subjects):
             values = {"count": table.count - 1}

@@ -25,10 +25,11 @@ def create_session(database: Database, account_id: str, *, idle_hours: float, ad
     token = secrets.token_urlsafe(32)
     with database.write_transaction() as connection:
         now = database.now(connection)
-        connection.execute(delete(SESSIONS).where(_is_over(now)))
         mine = (ACCOUNTS.c.id == account_id) & ACCOUNTS.c.disabled.is_(None)
         if connection.execute(select(ACCOUNTS.c.id).where(mine).with_for_update()).one_or_none() is None:
             raise AccountNotFound("the account is disabled, or there is none any more")
+        over = select(SESSIONS.c.token_hash).where(_is_over(now)).with_for_update(skip_locked=True)
+        connection.execute(delete(SESSIONS).where(SESSIONS.c.token_hash.in_(over)))  # no waiting for each other
         connection.execute(
             insert(SESSIONS).values(
                 token_hash=hash_secret(token),
