@@ -34,7 +34,7 @@ from carellama.engine.base import (
 from carellama.engine.generate import count_tokens, stream
 from carellama.engine.prompts import prompt_parts
 from carellama.engine.worker_pool import WorkerPool, read_pieces
-from carellama.records import Message
+from carellama.records import Message, ModelCard
 from carellama.safety.guard.replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
 from carellama.safety.screened import submit_screened
@@ -55,7 +55,8 @@ class Assistant(EngineWrapper):
     """Passes everything on to its engine; see there for what each method takes, gives and raises.
 
     `system_prompt` goes before conversations that have no system message; None: they stay as they are. `sampling` is
-    that of callers who say nothing. `languages` are those that the model was trained on; empty: nobody knows.
+    that of callers who say nothing. `cards`: what is known of the model, its checkpoints and adapters, for who asks;
+    the first is the model's. `languages` are those that the model was trained on; empty: nobody knows.
     `safety` says what comes before an answer and what stops one; None: answers are the engine's.
     """
 
@@ -69,6 +70,7 @@ class Assistant(EngineWrapper):
     ) -> None:
         super().__init__(engine)
         self.safety = safety
+        self.cards: tuple[ModelCard, ...] = ()
         self.languages = tuple(languages)
         self.system_prompt = system_prompt
         self.sampling = sampling

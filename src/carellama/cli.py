@@ -248,9 +248,12 @@ def web(argv: Sequence[str]) -> None:
     access = decide_access(page)  # what is wrong with it shows before the weights are read
     _check_consult(consult, _safety(safety, with_model=False))
     need("fastapi", extra="serve", why="the web page")
+    from carellama.export.known import read_cards
     from carellama.serve.web.app import serve_page
 
+    cards = read_cards(model, engine.adapter_folders)
     with open_assistant(model, data, generating, engine, safety, ConsultOptions()) as assistant:
+        assistant.cards = tuple(cards)
         serve_page(assistant, page, access, consultant=_consultant(assistant, consult), mode=consult.mode)
 
 

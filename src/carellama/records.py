@@ -54,6 +54,23 @@ class BadRecord(DataError):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known of a model, a checkpoint or an adapter: facts by their kind, and the text of its README.md.
+
+    `adapter`: the name that requests choose it by; "" for what every answer comes from.
+    """
+
+    name: str
+    facts: Mapping[str, str]
+    text: str = ""
+    adapter: str = ""
+
+    def as_json(self) -> JSONObject:
+        """Return it as the page gets it."""
+        return {"name": self.name, "adapter": self.adapter, "facts": dict(self.facts), "text": self.text}
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
     """A function that an assistant asks to be called."""
 

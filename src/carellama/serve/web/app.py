@@ -31,7 +31,7 @@ from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.schemas import Mode
 from carellama.serve.api.server import run
 from carellama.serve.hosts import bind_socket, url_of
-from carellama.serve.web import account_routes, admin_routes, conversation_routes, files, oidc_routes
+from carellama.serve.web import account_routes, admin_routes, conversation_routes, files, oidc_routes, research
 from carellama.serve.web.access import Access
 from carellama.serve.web.accounts import Accounts, add_retention, open_accounts
 from carellama.serve.web.answers import Answers
@@ -85,6 +85,7 @@ def add_page(
     app.state.page, app.state.access, app.state.accounts = options, access, accounts
     app.state.answers = Answers(app.state.server)
     app.include_router(router)
+    app.include_router(research.router)
     if reads_files(options):
         app.state.files = files.Files(options)
         app.state.server.uploads[files.PATH] = options.file_bytes

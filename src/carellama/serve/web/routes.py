@@ -30,10 +30,11 @@ from carellama.serve.api.routes.context import check_capacity, context_of
 from carellama.serve.api.schemas import ChatRequest
 from carellama.serve.api.streaming import run_in_thread
 from carellama.serve.web.access import Access
-from carellama.serve.web.accounts import PROFILES, account_json
+from carellama.serve.web.accounts import account_json
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.files import PATH
 from carellama.serve.web.session_auth import AccountCaller, csrf_token
+from carellama.serve.web.viewer import viewer_of
 
 router = APIRouter(prefix="/web", route_class=JsonRoute)
 LINES = ("ambulance", "crisis", "poison")  # of a country's numbers
@@ -49,9 +50,8 @@ async def read_config(request: Request) -> Response:
     access: Access = request.app.state.access
     caller = context.caller
     known = caller if isinstance(caller, AccountCaller) else None
-    viewer = PROFILES[known.account.role] if known is not None else page.viewer
     return JSONResponse(
-        page_config(state, page, viewer, adapters, context_tokens)
+        page_config(state, page, viewer_of(request), adapters, context_tokens)
         | {
             "files": PATH in state.uploads,
             "access": access.kind,
@@ -73,6 +73,7 @@ def page_config(
     found: JSONObject = {
         "version": __version__,
         "model": MODEL,
+        "name": assistant.cards[0].name if assistant is not None and assistant.cards and viewer != "patient" else "",
         "adapters": list(adapters),
         "engine": state.engine.name,
         "context_tokens": context_tokens,

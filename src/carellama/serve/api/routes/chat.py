@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from carellama.assistant import Assistant
-from carellama.engine.base import Engine, Reply, Sampling, offered_tools, room_for_answer
+from carellama.engine.base import Engine, PreparedPrompt, Reply, Sampling, offered_tools, room_for_answer
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.notices import known_country
@@ -84,15 +84,30 @@ async def create_chat_completion(request: Request, body: ChatRequest) -> Respons
     return await run_generation(state, context, job, body, formatter)
 
 
-async def prepare_job(
+@dataclass(frozen=True, slots=True)
+class ChatTask:
+    """A request for a chat as it was read. `consultant` answers it in mode consult; `engine` else."""
+
+    engine: Engine
+    consultant: Engine | None
+    messages: list[Message]
+    sampling: Sampling
+    count: int  # of answers
+
+    async def prepare(self, state: ServerState, context: RequestContext) -> tuple[PreparedPrompt, Sampling, int]:
+        """Return the prompt, see `prepare_chat`."""
+        return await prepare_chat(state, context, self.engine, self.messages, self.sampling, self.consultant)
+
+
+async def read_chat(
     state: ServerState,
     context: RequestContext,
     body: ChatRequest,
     *,
     param: str = "messages",
     system: str | None = None,
-) -> GenerationJob:
-    """Return the answers to a conversation, whose prompt is counted and whose tokens are reserved.
+) -> ChatTask:
+    """Return what a request asks for. Raises `InvalidRequest` (400, 404).
 
     `param` is the name of the messages in errors; `system` goes before their system message.
     """
@@ -102,16 +117,29 @@ async def prepare_job(
     messages = with_system(parse_messages(body.messages, param, left_out=pictures), system)
     sampling = read_sampling(state, context, body, adapter)
     count = choice_count(state, body)
-    consultant = consultant_of(state, body, messages, sampling, count)
-    background = not body.stream or is_task(messages)
-    check_capacity(state, count, background=background)  # a request without a slot costs no screening
-    note_parts(context, pictures)
-    engine = state.engine
+    consultant, engine = consultant_of(state, body, messages, sampling, count), state.engine
     if body.country is not None:
         engine, consultant = for_country(engine, body.country), consultant and for_country(consultant, body.country)
-    prompt, sampling, max_tokens = await prepare_chat(state, context, engine, messages, sampling, consultant)
+    note_parts(context, pictures)
+    return ChatTask(engine, consultant, messages, sampling, count)
+
+
+async def prepare_job(
+    state: ServerState,
+    context: RequestContext,
+    body: ChatRequest,
+    *,
+    param: str = "messages",
+    system: str | None = None,
+) -> GenerationJob:
+    """Return the answers to a conversation, whose prompt is counted and whose tokens are reserved; see `read_chat`."""
+    task = await read_chat(state, context, body, param=param, system=system)
+    count = task.count
+    background = not body.stream or is_task(task.messages)
+    check_capacity(state, count, background=background)  # a request without a slot costs no screening
+    prompt, sampling, max_tokens = await task.prepare(state, context)
     await context.reserve("chat", [prompt.tokens], count, count * max_tokens)
-    engine = consultant or engine
+    engine = task.consultant or task.engine
     requests = [partial(engine.submit, prompt, one) for one in sampling_per_choice(sampling, count)]
     return GenerationJob(requests, background, has_grammar(sampling))
 
