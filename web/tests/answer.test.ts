@@ -69,7 +69,7 @@ describe('parts', () => {
     ])
     expect(parts.map((part) => part.kind)).toEqual(['notice', 'text', 'notice'])
     expect(parts[0]?.kind === 'notice' && parts[0].first).toBe(true)
-    expect(parts[1] && plainText(parts[1])).toBe('Take 5 g. [too much] Rest.')
+    expect(parts[1] && plainText(parts[1])).toBe('Take 5 g. [Safety check, dose: too much] Rest.')
   })
   it('show a notice once that an answer which was continued has twice', () => {
     const one = { text: 'Call 120.', notices: [notice('emergency', 'Call 120.', 'emergency')] }

@@ -1,5 +1,6 @@
 // What the page is about: the server's configuration, the library, and what a person does with a conversation.
 import { Follower } from './answer/follow.svelte'
+import { numbersFor } from './answer/country'
 import { requestFor } from './answer/request'
 import { newMessage, textOf } from './answer/segments'
 import { networkError, RequestError } from './api/errors'
@@ -10,7 +11,7 @@ import { route, show } from './router.svelte'
 import type { Library, Thread } from './store/library.svelte'
 import { settings } from './store/settings.svelte'
 import { newestLeaf, pathTo } from './store/tree'
-import type { AnswerRequest, Attachment, Config, Message, Notice } from './types'
+import type { AnswerRequest, Attachment, Config, Language, Message, Notice, Numbers } from './types'
 
 export class App {
   config: Config
@@ -18,6 +19,8 @@ export class App {
   online = $state(navigator.onLine)
   /** Spoken at once by screen readers: what just happened. */
   said = $state('')
+  /** Of which the prompt is shown to a researcher. */
+  prompt = $state.raw<AnswerRequest | null>(null)
   readonly follower: Follower
   /** Called before the page is hidden or closed. */
   readonly onHide = new Set<() => void>()
@@ -30,6 +33,11 @@ export class App {
     this.config = $state(config)
     this.stale = $state(stale)
     this.follower = new Follower(library)
+  }
+
+  /** Whom to call, by the language of who reads. */
+  get numbers(): Record<Language, Numbers> {
+    return numbersFor(this.config)
   }
 
   get researcher(): boolean {
@@ -141,6 +149,7 @@ export class App {
           created: now + index,
           sentAt: now,
           model: body.model ?? 'carellama',
+          country: body.country ?? this.config.country,
           pair,
           blind: pair !== '' && settings.blind,
           request: this.researcher ? body : null,

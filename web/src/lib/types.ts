@@ -35,7 +35,8 @@ export type Keep = 'browser' | 'server' | 'nothing'
 /** GET /web/config. */
 export interface Config {
   version: string
-  model: string
+  model: string // what requests call it
+  name?: string // what it is; "" for patients
   adapters: string[]
   engine: string
   context_tokens: number | null
@@ -48,6 +49,8 @@ export interface Config {
   numbers: Record<Language, Numbers>
   limits: { question_chars: number; file_bytes?: number }
   files?: boolean // whether files can be attached
+  countries?: Record<string, Numbers> // by code; a server before they were told has none
+  usual_country?: Record<Language, string>
   keep: Keep
   access?: string
   account?: Account | null
@@ -147,6 +150,25 @@ export interface AnswerRequest {
   logprobs?: boolean
   top_logprobs?: number
   mode?: Mode
+  country?: string
+}
+
+/** GET /web/cards: what is known of a model, a checkpoint or an adapter. */
+export interface ModelCard {
+  name: string
+  adapter: string
+  facts: Record<string, string>
+  text: string
+}
+
+/** POST /web/prompt. `text` null: see `why`. */
+export interface RawPrompt {
+  text: string | null
+  tokens: number
+  exact: boolean
+  room: number
+  dropped: number
+  why: '' | 'remote' | 'refused' | 'consult'
 }
 
 /** A stretch of an answer. One with notices was written by the safety layer, the others by the model. */
@@ -206,6 +228,7 @@ export interface Message {
   running: Running | null
   failure: Failure | null
   stopped: boolean // by the person
+  country?: string // whose numbers its notices have
   dropped?: number // of the oldest messages, which the model had no room for
   model: string // "carellama" or "carellama:ADAPTER"
   pair: string // answers asked for side by side have the same; "" otherwise

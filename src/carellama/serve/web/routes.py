@@ -85,6 +85,7 @@ def page_config(
         "disclaimer": {language: disclaimer(language) for language in DEFAULT_COUNTRY},
         "country": country,
         "numbers": numbers,
+        "usual_country": {language: country or usual for language, usual in DEFAULT_COUNTRY.items()},
         "countries": {code: _numbers(code) for code in countries()},
         "limits": {"question_chars": page.question_chars, "file_bytes": page.file_bytes},
         "examples": package_yaml("serve/web/examples.yaml")[viewer],

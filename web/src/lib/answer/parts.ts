@@ -1,5 +1,6 @@
 // What of an answer is drawn how: thoughts are folded, notices stand out, the rest is Markdown with marks in it.
 import type { Notice, Segment } from '../types'
+import { t, tOr } from '../i18n/index.svelte'
 import { NOTE_BEGIN, NOTE_END, noteName } from '../markdown/signs'
 
 export type Part =
@@ -87,13 +88,21 @@ export function partsOf(segments: Segment[], reasoning = ''): Part[] {
   return parts
 }
 
+/** What a sentence is marked for, in words. */
+export function noteKind(note: Notice): string {
+  return tOr(`kind_${note.kind}`, t('kind_other'))
+}
+
 const NOTES = new RegExp(`${NOTE_BEGIN}[a-z]+${NOTE_END}`, 'g')
 
 /** The text of a part where nothing can be drawn: its notes stand in brackets behind their sentences. */
 export function plainText(part: Part): string {
   if (part.kind !== 'text') return part.text
   let at = 0
-  return part.text.replace(NOTES, () => ` [${part.notes[at++]?.text ?? ''}]`)
+  return part.text.replace(NOTES, () => {
+    const note = part.notes[at++]
+    return note === undefined ? '' : ` [${noteKind(note)}${t('colon')}${note.text}]`
+  })
 }
 
 /** Puts marks for notes behind the text that they are about. */

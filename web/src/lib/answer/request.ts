@@ -2,6 +2,7 @@
 import type { Settings } from '../store/settings.svelte'
 import type { AnswerRequest, Config, Message, WireMessage } from '../types'
 import { wholeText } from '../files/attachments'
+import { chosenCountry } from './country'
 
 /** The messages as the server takes them. Answers that never came are left out; questions around them become one. */
 export function wireMessages(path: Message[], system: string | null): WireMessage[] {
@@ -24,6 +25,8 @@ export function requestFor(path: Message[], adapter: string, config: Config, set
   const researcher = config.profile === 'researcher'
   const body: AnswerRequest = { messages: wireMessages(path, researcher ? settings.system : null) }
   if (adapter !== '' && config.adapters.includes(adapter)) body.model = `carellama:${adapter}`
+  const country = chosenCountry(config)
+  if (country !== null) body.country = country
   if (config.consult) body.mode = settings.mode ?? config.mode
   if (!researcher) return body
   const { max_new_tokens, ...sampling } = settings.sampling

@@ -9,6 +9,7 @@ export interface Settings {
   theme: Theme
   understood: boolean // the disclaimer was read
   announce: boolean // answers are read to screen readers
+  country: string | null // of the numbers to call; null: as the server was started
   mode: Mode | null // null: as the server was started
   adapter: string
   compare: string | null // null: no comparison; "": the model without an adapter
@@ -24,6 +25,7 @@ const DEFAULTS: Settings = {
   theme: 'auto',
   understood: false,
   announce: true,
+  country: null,
   mode: null,
   adapter: '',
   compare: null,
@@ -34,7 +36,7 @@ const DEFAULTS: Settings = {
   voice: false,
 }
 const KEY = 'carellama.settings'
-const DEVICE = ['language', 'theme', 'announce'] as const
+const DEVICE = ['language', 'theme', 'announce', 'country'] as const
 
 export const settings = $state<Settings>({ ...DEFAULTS })
 
