@@ -10,6 +10,7 @@ import { addChunk } from './segments'
 const SAVE_MS = 500
 const SILENT_MS = 25_000 // the server speaks every 10 s
 const CLOSING_MS = 2000 // that an answer which was stopped has for its end: what it used, the disclaimer
+const ANSWERED_MS = 5000 // that the server has to take the wish
 const WAITS_MS = [300, 1000, 2000, 4000, 8000]
 
 export type Link = 'open' | 'lost'
@@ -67,9 +68,10 @@ export class Follower {
       reader?.abort()
     }
     if (reader === undefined) leave()
-    const timer = setTimeout(leave, CLOSING_MS)
+    const timer = setTimeout(leave, ANSWERED_MS)
     if (answer !== undefined) await stopAnswer(answer).catch(() => {}) // it may have ended by itself
-    if (message.running === null) clearTimeout(timer)
+    clearTimeout(timer)
+    if (message.running !== null) setTimeout(leave, CLOSING_MS)
   }
 
   /** Saves what has arrived of all answers, before the page is hidden or closed. */
