@@ -1,7 +1,7 @@
 // The service worker: the page opens without a network, to read earlier conversations. It keeps the page's own files
 // and nothing else: no question, no answer, nothing of /web/ or /v1/. vite.config.mjs fills in version and files.
-const CACHE = 'carellama-aeea963bac72'
-const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-9atnGe9y.css","/assets/EntryPage-7531htcG.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-PI6ydWwl.css","/assets/SessionDialog-CmfBaEXJ.css","/assets/index-CJJnsE70.css","/assets/index-DGvcSBCH.js","/assets/index.svelte-CpkcuJHL.js","/assets/server-oOzWIMd2.js"]
+const CACHE = 'carellama-7b272199992a'
+const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-9atnGe9y.css","/assets/EntryPage-7531htcG.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-PI6ydWwl.css","/assets/ModelCards-DdGjFgn7.css","/assets/SessionDialog-CmfBaEXJ.css","/assets/index-B5BkM4_1.css","/assets/index-jVTO3X7g.js","/assets/index.svelte-DERIk3dO.js","/assets/server-CL4L5MyL.js"]
 const SHELL = '/'
 
 self.addEventListener('install', (event) => {
