@@ -236,6 +236,9 @@ def test_the_api_takes_keys_and_sessions(site: Site) -> None:
     assert by_key.json()["choices"][0]["message"]["content"] == "heard fever"
     by_session = site.person("caller").post("/v1/chat/completions", **body)
     assert by_session.json()["choices"][0]["message"]["content"] == "heard fever"
+    behind_proxy = site.person("behind a proxy")
+    behind_proxy.client.headers["authorization"] = "Basic cHJveHk6cGFzc3dvcmQ="
+    assert behind_proxy.get("/v1/models").status_code == 200, "the password of a proxy is none of ours"
     wrong = httpx2.post(address, json=body, headers={"authorization": "Bearer cl-00000000-00"})
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "invalid_api_key")
     for path in ("/web/config", "/web/accounts", "/web/conversations"):

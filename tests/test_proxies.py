@@ -41,6 +41,17 @@ def test_others_are_not_believed(client: str) -> None:
     assert seen(client, FORWARDED) == (client, "http", "10.0.0.5:7860")
 
 
+def test_the_operator_hears_once_of_a_proxy_that_is_not_believed(caplog: pytest.LogCaptureFixture) -> None:
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        pass
+
+    proxies = TrustedProxies(application, [])
+    scope = {"type": "http", "client": ("172.17.0.1", 4000), "headers": [(b"x-forwarded-for", b"1.2.3.4")]}
+    for _ in range(2):
+        asyncio.run(proxies(scope, None, None))  # type: ignore[arg-type]
+    assert [("172.17.0.1" in one, "--trusted_proxies" in one) for one in caplog.messages] == [(True, True)]
+
+
 def test_the_last_address_that_is_no_proxy_is_the_client() -> None:
     chain = {"x-forwarded-for": "1.2.3.4, 203.0.113.9, 10.0.0.7"}
     assert seen("127.0.0.1", chain)[0] == "203.0.113.9", "what the client itself wrote comes first, and is not believed"

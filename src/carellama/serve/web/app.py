@@ -102,7 +102,7 @@ def add_page(
     app.mount("/", GZipMiddleware(StaticFiles(directory=folder, html=True)))
     app.add_middleware(Gate, password=access.password)
     app.add_middleware(PageHeaders)  # around the gate: its refusals have them as well
-    if options.proxies:
+    if options.proxies or accounts is not None:
         app.add_middleware(TrustedProxies, networks=options.proxies)
 
 
@@ -185,11 +185,15 @@ def notes(options: WebOptions, accounts: Accounts | None) -> list[str]:
     if accounts is None:
         return []
     from carellama.store.accounts import list_accounts
+    from carellama.store.invitations import list_invitations
 
     found = []
     if not any(one.role == "admin" and one.disabled is None for one in list_accounts(accounts.database)):
         place = f" --database {options.database}" if options.database and "://" not in options.database else ""
-        found.append(f"There is no administrator yet: `carellama accounts invite --role admin{place}` invites one.")
+        invited = any(one.role == "admin" for one in list_invitations(accounts.database))
+        state = "; the invitation that there is can be used" if invited else ""
+        command = f"carellama accounts invite --role admin{place}"
+        found.append(f"There is no administrator who can log in: `{command}` invites one{state}.")
     if options.reached and options.scheme == "http" and not options.proxies and not options.share:
         found.append(
             "Passwords pass the network unencrypted: give --ssl_certfile and --ssl_keyfile, or put a proxy with TLS "

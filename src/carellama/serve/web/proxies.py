@@ -9,11 +9,13 @@ last address of that header that is no trusted proxy itself.
 from __future__ import annotations
 
 import ipaddress
+import logging
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+log = logging.getLogger(__name__)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -22,11 +24,20 @@ class TrustedProxies:
 
     def __init__(self, app: ASGIApp, networks: Sequence[Network]) -> None:
         self.app, self.networks = app, networks
+        self._told = False  # that a proxy is not believed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request on, as it was sent to the proxy."""
-        if scope["type"] == "http" and scope["client"] is not None and self._trusts(scope["client"][0]):
-            scope = self._forwarded(scope)
+        if scope["type"] == "http" and scope["client"] is not None:
+            if self._trusts(scope["client"][0]):
+                scope = self._forwarded(scope)
+            elif not self._told and "x-forwarded-for" in Headers(scope=scope):
+                self._told = True
+                log.warning(
+                    "%s sends X-Forwarded-For and is not believed; if it is your proxy, name it by --trusted_proxies: "
+                    "until then all visitors have its address, and wrong passwords of one lock out all",
+                    scope["client"][0],
+                )
         await self.app(scope, receive, send)
 
     def _trusts(self, address: str) -> bool:

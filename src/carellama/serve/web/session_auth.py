@@ -72,9 +72,9 @@ class SessionAuth(Auth):
             return VISITOR
         if asked == "GET" and self._page.has(path):
             return VISITOR
-        authorization = request.headers.get("authorization")
-        if authorization is not None and not path.startswith("/web/"):
-            return self._keys.authenticate(authorization)
+        authorization = request.headers.get("authorization", "")
+        if authorization.lower().startswith("bearer ") and not path.startswith("/web/"):
+            return self._keys.authenticate(authorization)  # a proxy may ask for another kind, which is none of ours
         token = session_token(request)
         try:
             account = read_session(self._database, token) if token else None
