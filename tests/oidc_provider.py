@@ -45,7 +45,7 @@ class Provider:
         }
 
     def log_in(self, address: str) -> str:
-        """Be the person's browser at the provider: return where it sends the browser back to."""
+        """Log the person in who comes with this address; return where the browser is sent back to."""
         query = {name: values[0] for name, values in parse_qs(urlsplit(address).query).items()}
         assert query["response_type"] == "code" and query["client_id"] == CLIENT
         assert query["code_challenge_method"] == "S256" and "openid" in query["scope"].split()
@@ -93,6 +93,10 @@ def provider() -> Iterator[Provider]:
                 self.answer(200, one.description())
             elif self.path == "/keys":
                 self.answer(200, {"keys": [one.key.as_dict(private=False)]})
+            elif self.path.startswith("/authorize?"):
+                self.send_response(302)
+                self.send_header("location", one.log_in(one.issuer + self.path))
+                self.end_headers()
             else:
                 self.answer(404, {})
 
