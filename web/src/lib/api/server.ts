@@ -1,5 +1,6 @@
 // The requests that the page makes. All pass through `request`, which knows of the session: a request that changes
 // something carries its token, and one that is refused because the session has ended waits for the login.
+import { untrack } from 'svelte'
 import type { AnswerRequest, Config, FileText } from '../types'
 import { errorOf, networkError, RequestError } from './errors'
 import { epoch, resume, session, sessionEnded, takeSession, untilLogin } from './session.svelte'
@@ -8,7 +9,8 @@ const CSRF = 'x-csrf-token'
 
 async function send(path: string, options: RequestInit): Promise<Response> {
   const headers = new Headers(options.headers)
-  if (session.csrf !== '' && options.method !== 'GET') headers.set(CSRF, session.csrf)
+  const csrf = untrack(() => session.csrf)
+  if (csrf !== '' && options.method !== 'GET') headers.set(CSRF, csrf)
   return fetch(path, { cache: 'no-store', credentials: 'same-origin', ...options, headers }).catch((cause: unknown) => {
     if (cause instanceof DOMException && cause.name === 'AbortError') throw cause
     throw networkError(cause)
@@ -19,8 +21,9 @@ async function send(path: string, options: RequestInit): Promise<Response> {
 export async function request(path: string, options: RequestInit, waits = true): Promise<Response> {
   let renewed = false
   for (;;) {
-    if (waits && session.ended) await untilLogin(options.signal)
-    const [sentAt, csrf] = [epoch, session.csrf]
+    // what sends a request while it is drawn does not depend on the session
+    if (waits && untrack(() => session.ended)) await untilLogin(options.signal)
+    const [sentAt, csrf] = [epoch, untrack(() => session.csrf)]
     const response = await send(path, options)
     if (response.ok) return response
     const error = await errorOf(response)
