@@ -102,7 +102,7 @@ def accounts_site(folder: Path, *, engine: ScriptedEngine | None = None, **setti
     (static / "index.html").write_text("<!doctype html><title>CareLlama</title>", encoding="utf-8")
     (static / "assets" / "app-1a2b.js").write_text("0", encoding="utf-8")
     answering = engine or ScriptedEngine(lambda messages: f"heard {messages[-1].content}")
-    options = WebOptions(access="accounts", database=str(folder / "accounts.db"), **settings)
+    options = WebOptions(access="accounts", **{"database": str(folder / "accounts.db"), **settings})
     access = decide_access(options)
     accounts = open_accounts(access, options, page_paths(static))
     accounts.database._clock = Clock()

@@ -17,8 +17,9 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.serve.web import conversation_routes
 from carellama.serve.web.accounts import Accounts
-from store_places import fast_passwords
+from store_places import fast_passwords, place, postgres_server
 
+__all__ = ["place", "postgres_server"]
 SECRET = "MY SECRET ILLNESS"
 
 
@@ -104,22 +105,35 @@ def _text(events: str) -> str:
     return "".join(one["delta"].get("content", "") for line in lines for one in line.get("choices", ()))
 
 
-def test_two_persons_who_write_at_once_keep_their_own(site: Site) -> None:
-    persons = [site.person(f"writer{number}") for number in range(2)]
+def test_two_persons_who_write_at_once_keep_their_own(
+    tmp_path: Path, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_passwords(monkeypatch)
     kept: dict[str, list[str]] = {}
 
     def write(person: Person) -> None:
         kept[person.name] = [keep(person, f"{person.name} says {number}") for number in range(10)]
 
-    threads = [threading.Thread(target=write, args=(person,)) for person in persons]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    for person in persons:
-        found = person.get("/web/conversations").json()
-        assert {one["id"] for one in found} == set(kept[person.name]) and len(found) == 10
-        assert all(one["title"].startswith(person.name) for one in found)
+    with accounts_site(tmp_path, database=place) as site:
+        persons = [site.person(f"writer{number}") for number in range(2)]
+        threads = [threading.Thread(target=write, args=(person,)) for person in persons]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(persons) == 2
+        for person in persons:
+            found = person.get("/web/conversations").json()
+            assert {one["id"] for one in found} == set(kept[person.name]) and len(found) == 10
+            assert all(one["title"].startswith(person.name) for one in found)
+            assert person.delete("/web/account", password=PASSWORD).json()["deleted"]["messages"] == 10
+
+
+def test_what_is_for_researchers_is_for_administrators_alone(site: Site) -> None:
+    admin, patient = site.person("researcher", "admin"), site.person("reader")
+    assert admin.get("/web/cards").status_code == 200
+    refused = patient.get("/web/cards")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden")
 
 
 LONG = "x" * (conversation_routes.MAX_PART_BYTES + 1)

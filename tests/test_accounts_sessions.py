@@ -11,8 +11,10 @@ import httpx2
 import pytest
 
 from account_site import PASSWORD, Clock, Site, accounts_site
+from carellama.serve.api.middleware import PUBLIC_ROUTES
 from carellama.serve.web import accounts as accounts_module
 from carellama.serve.web.app import HEADERS
+from carellama.serve.web.session_auth import FOR_VISITORS
 from carellama.store.accounts import set_disabled
 from carellama.store.keys import Limits, create_key
 from store_places import fast_passwords
@@ -45,6 +47,18 @@ def test_without_a_session_there_is_the_page_and_nothing_else(site: Site) -> Non
         assert visitor.post(path, messages=[]).status_code == 401
     known = visitor.get("/web/session").json()
     assert known["access"] == "accounts" and known["oidc"] is None and known["disclaimer"]["zh"]
+
+
+def test_no_route_answers_without_a_session_but_those_for_visitors(site: Site) -> None:
+    described = site.server.server.app.openapi()["paths"]
+    routes = {(method.upper(), path) for path, methods in described.items() for method in methods}
+    closed = routes - FOR_VISITORS - {("GET", path) for path in PUBLIC_ROUTES}
+    assert len(closed) > 25 and ("DELETE", "/web/conversations/{id}") in closed
+    visitor = site.visitor()
+    for method, path in closed:
+        body = None if method in ("GET", "DELETE") else {}
+        refused = visitor.client.request(method, path.replace("{", "").replace("}", ""), json=body)
+        assert refused.status_code in (401, 415), (method, path)
 
 
 def test_every_response_has_the_headers_of_the_page(site: Site) -> None:
