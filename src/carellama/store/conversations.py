@@ -115,13 +115,15 @@ class ConversationStore:
                 raise ConversationNotFound("there is no such conversation")
             there = set(connection.scalars(select(table.id).where(mine)))
             position = connection.scalar(select(func.max(table.position)).where(mine)) or 0
-            for id, body in bodies.items():
-                if id in there:
-                    connection.execute(update(MESSAGES).where(mine, table.id == id).values(body=body))
-                    continue
-                position += 1
-                key = {"conversation_id": conversation_id, "id": id, "account_id": account_id}
-                connection.execute(insert(MESSAGES).values(**key, position=position, body=body))
+            new = [id for id in bodies if id not in there]
+            for id in bodies.keys() & there:
+                connection.execute(update(MESSAGES).where(mine, table.id == id).values(body=bodies[id]))
+            key = {"conversation_id": conversation_id, "account_id": account_id}
+            rows = [
+                key | {"id": id, "position": position + number, "body": bodies[id]} for number, id in enumerate(new, 1)
+            ]
+            if rows:
+                connection.execute(insert(MESSAGES), rows)
 
     def delete(self, account_id: str, id: str) -> bool:
         """Delete a conversation with its messages and its draft; False: the account has none of this id."""

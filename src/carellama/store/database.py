@@ -137,7 +137,7 @@ class Database:
                     connection.exec_driver_sql(f"VACUUM FULL {table}")
             return True
         deadline = time.monotonic() + self._busy_seconds
-        with self._writer_lock(), self.engine.connect() as connection:
+        with self._as_user_errors(), self._writer_lock(), self.engine.connect() as connection:
             try:
                 connection.connection.cursor().execute("VACUUM")  # outside of a transaction
                 while not (done := self._checkpoint(connection)) and time.monotonic() < deadline:

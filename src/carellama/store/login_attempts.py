@@ -81,10 +81,12 @@ def attempt_succeeded(database: Database, attempt: Attempt, *, forget: Sequence[
 
 def _locked_row(database: Database, connection: Connection, subject: str, now: float) -> tuple[int, float, int, float]:
     """(count, started, locks, locked until) of a subject, which others now wait for; made where it is not there."""
-    table, made = LOGIN_ATTEMPTS, {"count": 0, "started": now, "locks": 0, "locked_until": 0.0}
+    made = {"count": 0, "started": now, "locks": 0, "locked_until": 0.0}
     dialect = sqlite if database.sqlite else postgresql
-    connection.execute(dialect.insert(table).values(subject=subject, **made).on_conflict_do_nothing())
-    row = connection.execute(select(table).where(table.c.subject == subject).with_for_update()).one()
+    there = dialect.insert(LOGIN_ATTEMPTS).values(subject=subject, **made)
+    # in one statement: a row that was there may be deleted before the next
+    locked = there.on_conflict_do_update(index_elements=["subject"], set_={"subject": subject})
+    row = connection.execute(locked.returning(*LOGIN_ATTEMPTS.c)).one()
     return row[1], row[2], row[3], row[4]
 
 
