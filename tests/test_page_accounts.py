@@ -164,6 +164,30 @@ def test_two_devices_agree_when_one_is_looked_at_again(device: Take, tmp_path: P
         desk.page.get_by_role("article").get_by_text("heard second question").wait_for()
 
 
+def test_conversations_that_stay_in_the_browser_are_apart_by_account_and_can_be_deleted(
+    device: Take, tmp_path: Path
+) -> None:
+    with accounts_page(tmp_path, keep="browser") as (server, database):
+        one = device(server)
+        page = one.create(invite(database), "Ana")
+        one.ask("a secret of Ana")
+        page.get_by_role("article").get_by_text("heard a secret of Ana").wait_for()
+        one.dialog().get_by_role("button", name="Log out").click()
+        page.get_by_role("heading", name="Log in").wait_for()
+        one.create(invite(database), "Ben")
+        assert "secret" not in one.body()
+        one.dialog().get_by_role("button", name="Log out").click()
+        one.page.get_by_role("heading", name="Log in").wait_for()
+        page = one.log_in("Ana")
+        page.get_by_role("link", name=re.compile("a secret of Ana")).wait_for()
+        dialog = one.dialog()
+        dialog.get_by_label("Also delete my conversations from this browser").check()
+        dialog.get_by_role("button", name="Log out").click()
+        page.get_by_role("heading", name="Log in").wait_for()
+        page = one.log_in("Ana")
+        page.get_by_text("Your conversations will be listed here.").wait_for()
+
+
 def test_login_by_keyboard_alone_and_its_faults(device: Take, tmp_path: Path) -> None:
     with accounts_page(tmp_path) as (server, database):
         ana = device(server)
