@@ -55,6 +55,7 @@ IMPORTS: dict[str, set[str]] = {
     "data": {
         *("config", "download", "files", "package_data", "privacy", "records", "stages", "templates", "text"),
         *("model.load", "model.vocabulary", "model.zoo.pull"),
+        *("store.cipher", "store.database", "store.feedback"),  # what persons thought of answers
     },
     "engine": {
         *("config", "files", "hardware", "model", "privacy", "records", "retry", "run_record", "templates", "text"),
@@ -98,6 +99,7 @@ IMPORTS: dict[str, set[str]] = {
             "engine.worker_pool",
             "knowledge",
             "package_data",
+            "privacy.deidentify",  # of feedback, before it is stored
             "records",
         ),
         *("safety.layer", "safety.notices", "store"),  # layer: a screening, which it hands from call to call

@@ -58,6 +58,7 @@ DATA_VERBS = {
     "pull": ("carellama.data.catalogue.pull:run", "Fetch a dataset."),
     "convert": ("carellama.data.catalogue.convert:run", "Convert a dataset, a file or documents to records."),
     "clean": ("carellama.data.clean.clean:run", "Remove duplicates, exam questions and identifiers."),
+    "from-feedback": ("carellama.data.from_feedback:run", "Make training data of feedback on the page."),
     "synthesize": ("carellama.batch.synthesize:run", "Write training data from documents with a model."),
     "mix": ("carellama.data.mixture:run", "Mix several datasets into one file."),
     "stats": ("carellama.data.stats:run", "Count lengths, turns, languages and departments."),

@@ -53,6 +53,20 @@ class ConvertOptions(Options):
 
 
 @dataclass(frozen=True)
+class FromFeedbackOptions(Options):
+    """Which feedback becomes training data, and where it goes."""
+
+    output_dir: str = option("Folder for the files and their dataset_info.json.")
+    database: str | None = option(
+        "Database that `carellama web` keeps feedback in, a file or a URL; default: as there.", None, names=("keys",)
+    )
+    encryption_key_file: str | None = option(
+        "Keys of an encrypted database, one a line; or $CARELLAMA_STORE_KEY.", None
+    )
+    overwrite: bool = option("Replace files of an earlier run.", default=False)
+
+
+@dataclass(frozen=True)
 class CheckOptions(Options):
     """Which files are checked."""
 

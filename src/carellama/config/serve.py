@@ -154,7 +154,7 @@ class WebOptions(ServerOptions):
         "File with one line user:password, asked of every visitor; or $CARELLAMA_WEB_PASSWORD.", None
     )
     database: str | None = option(
-        "Database of the accounts, a file or a URL; default: as `carellama keys`.", None, names=("keys",)
+        "Database of accounts and feedback, a file or a URL; default: as `carellama keys`.", None, names=("keys",)
     )
     session_hours: float = option(
         "accounts: hours without a request after which one has to log in again, at most 7 days.",
@@ -174,6 +174,9 @@ class WebOptions(ServerOptions):
     queue: int = option("Questions that may wait for their turn; more are refused.", 32, at_least=0)
     question_chars: int = option("Longest question, in characters.", 20000, at_least=1)
     file_bytes: int = option("Largest file that may be attached to a question; 0: none.", 10_000_000, at_least=0)
+    feedback: bool = option(
+        "Whether persons can judge answers: stored in the database with their consent, masked.", default=True
+    )
     profile: Literal["auto", "patient", "clinician", "researcher"] = option(
         "Who uses the page; patients see no sampling and no system prompt; auto: researcher on loopback, else patient, "
         "with accounts by their role.",
@@ -190,8 +193,8 @@ class WebOptions(ServerOptions):
         at_least=0.01,
     )
     encryption_key_file: str | None = option(
-        "File of the keys that conversations on the server are encrypted with, one a line, the newest first; or "
-        "$CARELLAMA_STORE_KEY.",
+        "File of the keys that conversations and feedback on the server are encrypted with, one a line, the newest "
+        "first; or $CARELLAMA_STORE_KEY.",
         None,
     )
     oidc_issuer: str | None = option(

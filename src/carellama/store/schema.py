@@ -19,7 +19,7 @@ from sqlalchemy import Column, Connection, MetaData, String, Table, insert, insp
 from carellama.errors import need
 from carellama.store.tables import METADATA, SCHEMA
 
-REVISIONS = ("0001", "0002")  # as in migrations/versions, the oldest first
+REVISIONS = ("0001", "0002", "0003")  # as in migrations/versions, the oldest first
 HEAD = REVISIONS[-1]
 REVISION_TABLE = "carellama_revision"
 BEFORE_ALEMBIC = 1  # what carellama_schema says in a database of revision 0001 without a revision table

@@ -121,6 +121,14 @@ DRAFTS = Table(
     Column("body", Text, nullable=False, info=PRIVATE),
     Column("changed", Float, nullable=False),
 )
+FEEDBACK = Table(  # what persons thought of answers, without identifiers
+    "carellama_feedback",
+    METADATA,
+    Column("id", ID, primary_key=True),
+    Column("account_id", ID, index=True),  # NULL: of nobody known
+    Column("created", Float, nullable=False),
+    Column("body", Text, nullable=False, info=PRIVATE),
+)
 ERASURES = Table(  # accounts that were forgotten: no backup brings them back
     "carellama_erasures",
     METADATA,

@@ -12,6 +12,7 @@ https://www.w3.org/TR/CSP3/), and no answer of the server is kept by the browser
 from __future__ import annotations
 
 import secrets
+from functools import partial
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -35,6 +36,7 @@ from carellama.serve.web import account_routes, admin_routes, conversation_route
 from carellama.serve.web.access import Access
 from carellama.serve.web.accounts import Accounts, add_retention, open_accounts
 from carellama.serve.web.answers import Answers
+from carellama.serve.web.feedback import add_feedback, open_feedback
 from carellama.serve.web.gate import Gate
 from carellama.serve.web.languages import probe_languages
 from carellama.serve.web.page_files import STATIC, VIEWS
@@ -166,7 +168,10 @@ def serve_page(
     assistant.languages = assistant.languages or probe_languages(assistant.engine)
     app = create_app(assistant, settings, auth=auth, consultant=consultant, mode=mode)
     app.state.server.defaults = assistant.sampling
+    told = add_feedback(app, options, partial(open_feedback, options))
     add_page(app, options, access=access, accounts=accounts)
+    if options.feedback and not told:
+        print(f"No feedback is taken, since it could not be masked: {install('clean')}.", flush=True)
     if options.file_bytes and not reads_files(options):
         print(f"No files can be attached to questions: {install('documents')}.", flush=True)
     with bind_socket(options.host, options.port) as listening:

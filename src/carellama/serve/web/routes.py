@@ -54,6 +54,7 @@ async def read_config(request: Request) -> Response:
         page_config(state, page, viewer_of(request), adapters, context_tokens)
         | {
             "files": PATH in state.uploads,
+            "feedback": hasattr(request.app.state, "feedback"),
             "access": access.kind,
             "keep": access.keep,
             "account": account_json(known.account) if known is not None else None,
