@@ -68,7 +68,7 @@ GROUPS: dict[str, Sequence[type]] = {
     "models_list": (commands.ListModelsOptions,),
     "models_show": (commands.ShowModelOptions,),
     **{
-        f"data_{name.removesuffix('Options').lower()}": (group,)
+        f"data_{re.sub('(?<=[a-z])(?=[A-Z])', '-', name.removesuffix('Options')).lower()}": (group,)
         for name, group in vars(data_commands).items()
         if name.endswith("Options")
     },

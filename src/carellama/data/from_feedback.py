@@ -54,9 +54,9 @@ def run(argv: Sequence[str]) -> None:
     print_status(f"feedback: {len(bodies):,}; answers that were judged: {counts[KTO]:,}; pairs: {counts[PAIRS]:,}")
     for reason, count in found.left_out.most_common():
         print_status(f"left out: {count:,} x {reason}")
-    for name, stage in ((KTO, "kto"), (PAIRS, "dpo")):
+    for name, what in ((KTO, "kto"), (PAIRS, "dpo")):
         if counts[name]:
-            print_status(f"carellama train --stage {stage} --dataset_dir {folder} --dataset {name} ...")
+            print_status(f"carellama train --stage {what} --dataset_dir {folder} --dataset {name} ...")
     if not any(counts.values()):
         print_status("nothing was written")
 
