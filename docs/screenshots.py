@@ -1,6 +1,6 @@
 """Pictures of the page for the documentation, made of the built page over a scripted conversation.
 
-    python docs/screenshots.py                # docs/assets/page-*.png, and the README's
+    python docs/screenshots.py                # docs/assets/page-*.png
     python docs/screenshots.py --all FOLDER   # every state in both languages, light and dark, on a phone and a desktop
 
 Needs what the tests of the page need: playwright, Debian's chromium, and a font with Chinese (fonts-noto-cjk).
@@ -26,6 +26,7 @@ from page_site import DESKTOP, PHONE, Visitor, chromium, site  # noqa: E402
 from page_tour import LOCALES, WORDS, ask, scripted, tour  # noqa: E402
 
 COLOURS = 128  # of a picture in the documentation
+COUNTRIES = {"en": "US", "zh": "CN"}
 SIZES = {"desktop": DESKTOP, "phone": PHONE}
 
 
@@ -33,7 +34,7 @@ SIZES = {"desktop": DESKTOP, "phone": PHONE}
 def visitor(browser: Any, profile: str, language: str, size: dict[str, int], **settings: Any) -> Iterator[Any]:
     """A visitor of the page, and the engine that answers."""
     engine = scripted()
-    with site(engine, WebOptions(profile=profile)) as server:  # type: ignore[arg-type]
+    with site(engine, WebOptions(profile=profile), country=COUNTRIES[language]) as server:  # type: ignore[arg-type]
         one = Visitor(browser, server, size, locale=LOCALES[language], **settings)
         yield one, engine
         one.context.close()
@@ -59,16 +60,15 @@ def save(page: Any, file: Path) -> None:
 
 
 def for_documentation(browser: Any, folder: Path) -> None:
-    """Write the pictures of docs/*/web.md and of the README."""
+    """Write the pictures of docs/*/web.md; the README has page-notice-en.png."""
     for language, words in WORDS.items():
         with visitor(browser, "patient", language, DESKTOP) as (one, engine):
             one.page.get_by_role("button", name=words.understood).click()
             ask(one, engine, language, words.cold)
-            save(one.page, folder / f"page-{language}.png")
             one.page.get_by_role("link", name=words.new).click()
             ask(one, engine, language, words.emergency)
             save(one.page, folder / f"page-notice-{language}.png")
-        with visitor(browser, "patient", language, PHONE, device_scale_factor=2) as (one, engine):
+        with visitor(browser, "patient", language, PHONE) as (one, engine):
             one.page.get_by_role("button", name=words.understood).click()
             ask(one, engine, language, words.emergency)
             save(one.page, folder / f"page-phone-{language}.png")

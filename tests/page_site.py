@@ -34,6 +34,7 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+QUESTION = re.compile("Your question|您的问题")
 
 
 @contextmanager
@@ -52,10 +53,10 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def site(engine: Any, options: WebOptions | None = None, **settings: Any) -> Iterator[Running]:
+def site(engine: Any, options: WebOptions | None = None, *, country: str = "CN", **settings: Any) -> Iterator[Running]:
     """Serve the built page over an engine."""
     given = options or WebOptions(profile="patient")
-    assistant = Assistant(engine, safety=SafetyLayer("on", "CN"))
+    assistant = Assistant(engine, safety=SafetyLayer("on", country))
     settings = {"max_new_tokens": 10_000, **settings}
     with running(assistant, extend=lambda app: add_page(app, given), **settings) as one:
         yield one
@@ -75,7 +76,7 @@ class Visitor:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("dialog", self._refuse)
         page.goto(self.server.url + path)
-        page.get_by_role("textbox", name=re.compile("Your question|您的问题")).wait_for()
+        page.get_by_role("textbox", name=QUESTION).wait_for()
         return page
 
     def _refuse(self, dialog: Any) -> None:
@@ -84,7 +85,7 @@ class Visitor:
 
     def ask(self, question: str) -> None:
         """Type a question and send it."""
-        self.page.get_by_role("textbox", name=re.compile("Your question|您的问题")).fill(question)
+        self.page.get_by_role("textbox", name=QUESTION).fill(question)
         self.page.keyboard.press("Enter")
 
     def text(self, page: Any = None) -> str:

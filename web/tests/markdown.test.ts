@@ -165,3 +165,25 @@ describe('attacks', () => {
     }
   })
 })
+
+describe('markup without end', () => {
+  it.each([
+    ['quotations', `${'>'.repeat(5000)} x`],
+    ['lists', Array.from({ length: 400 }, (_, depth) => `${' '.repeat(2 * depth)}- x`).join('\n')],
+    ['items within items', `${'- '.repeat(2000)}x`],
+    ['brackets', `${'['.repeat(5000)}x${'](y)'.repeat(5000)}`],
+    ['stars', '**a *b '.repeat(4000)],
+    ['formulas', '$x^2 '.repeat(4000)],
+    ['backticks', Array.from({ length: 200 }, (_, count) => `${'`'.repeat(count)}x`).join('')],
+  ])('%s: is shown as it was written', (_name, text) => {
+    const blocks = renderBlocks(text)
+    expect(blocks).toHaveLength(1)
+    expect(blocks[0]).toMatch(/^<p class="as-written">/)
+  })
+
+  it('is far from what people write', () => {
+    const long = Array.from({ length: 60 }, (_, at) => `| **${at}** | \`a\` | [x](https://example.org) | $x_${at}$ |`)
+    expect(renderBlocks(['| a | b | c | d |', '| - | - | - | - |', ...long].join('\n'))[0]).toMatch(/^<table>/)
+    expect(renderBlocks('- one\n  - two\n    - three\n      - four\n        - five')[0]).toMatch(/^<ul>/)
+  })
+})

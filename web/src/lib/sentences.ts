@@ -1,6 +1,7 @@
 // An answer for a screen reader: whole sentences, as soon as each is complete.
 
-const END = /[。！？!?…]+["”’』」）)]*|\.(?=\s)|\n+/g // a point within 38.5 or q.d. ends nothing
+// a point within 38.5 or q.d. ends nothing, nor does that of e.g. or Dr.
+const END = /[。！？!?…]+["”’』」）)]*|(?<!\b(?:e\.g|i\.e|vs|approx|Drs?|Mrs?|Ms|Prof))\.(?=\s)|\n+/g
 
 /** The sentences that are complete in `text` behind `from`, and where the rest begins. `all`: the rest too. */
 export function newSentences(text: string, from: number, all: boolean): { sentences: string[]; from: number } {

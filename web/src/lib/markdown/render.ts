@@ -130,7 +130,11 @@ function render(token: Token): string {
   const html = marked.parser([token])
   const source = token.raw.replace(NOTES, '')
   if (numbers(source).join() === numbers(visible(html)).join()) return html
-  const text = escapeAll(token.raw.trimEnd()).replace(NOTES, (_all, name: string) => {
+  return asWritten(token.raw)
+}
+
+function asWritten(source: string): string {
+  const text = escapeAll(source.trimEnd()).replace(NOTES, (_all, name: string) => {
     return `<span class="note" data-note="${name}"></span>`
   })
   return `<p class="as-written">${text}</p>`
@@ -151,8 +155,24 @@ const CLEAN = {
 const drawn = new Map<string, string>()
 const MOST_DRAWN = 2000
 
+// The time of reading Markdown grows with the square of its marks, and with the depth of what is nested. No text of
+// people comes near these; one that does is shown as it was written.
+const MOST_MARKS = 1000 // of a paragraph
+const MOST_CELLS = 5000
+const NESTED = /^(?:[ \t]{0,9}(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t]))){20}|^[ \t]{40,}(?:[-*+]|\d{1,9}[.)])[ \t]/m
+
+function overloaded(text: string): boolean {
+  if (NESTED.test(text)) return true
+  return text.split(/\n[ \t]*\n/).some((paragraph) => {
+    const marks = paragraph.match(/[*_`[\]$<&!\\]/g)?.length ?? 0
+    const cells = paragraph.match(/\|/g)?.length ?? 0
+    return marks > MOST_MARKS || cells > MOST_CELLS
+  })
+}
+
 /** The blocks of a Markdown text as HTML that is safe to show. Notes are empty spans with the name of the note. */
 export function renderBlocks(text: string): string[] {
+  if (overloaded(text)) return [asWritten(text)]
   const tokens = marked.lexer(protect(text)).filter((token) => token.type !== 'space')
   return tokens.map((token) => {
     const key = token.raw

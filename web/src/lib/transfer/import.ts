@@ -12,7 +12,7 @@ export interface Imported {
 }
 
 type Record_ = Record<string, unknown>
-const ROLES: Record<string, Message['role']> = {
+const ROLES = new Map<string, Message['role']>(Object.entries({
   user: 'user',
   human: 'user',
   assistant: 'assistant',
@@ -22,7 +22,7 @@ const ROLES: Record<string, Message['role']> = {
   model: 'assistant',
   system: 'system',
   developer: 'system',
-}
+} as const))
 const LEVELS: Level[] = ['emergency', 'urgent', 'soon', 'refuse', 'caution', 'info']
 const MOST_MESSAGES = 100_000
 
@@ -62,7 +62,7 @@ function turns(messages: unknown[], title: string): Imported | null {
   let parent: string | null = null
   for (const [at, one] of messages.entries()) {
     if (!isRecord(one)) continue
-    const role = ROLES[text(one.role ?? one.from).toLowerCase()]
+    const role = ROLES.get(text(one.role ?? one.from).toLowerCase())
     const content = contentOf(one.content ?? one.value)
     if (role === undefined || content === '') continue
     const message = newMessage({
@@ -104,7 +104,7 @@ function ours(value: unknown): Imported | null {
   const given = list(value.messages).filter(isRecord)
   for (const one of given) ids.set(text(one.id), newId())
   const messages = given.map((one): Message => {
-    const role = ROLES[text(one.role)] ?? 'user'
+    const role = ROLES.get(text(one.role)) ?? 'user'
     return newMessage({
       id: ids.get(text(one.id)) ?? newId(),
       conversation: made.id,
