@@ -134,7 +134,8 @@ def test_an_account_is_disabled_and_enabled(place, typed):
     with pytest.raises(UserError, match="last admin"):
         call("accounts disable", ["mei"])
     call("accounts enable", [li.id])
-    assert accounts.get_account(database, li.id) == li
+    enabled = accounts.get_account(database, li.id)
+    assert enabled and enabled.disabled is None
     for verb in ("disable", "enable", "reset", "forget"):
         with pytest.raises(UserError, match="accounts list shows them"):
             call(f"accounts {verb}", ["nobody"])

@@ -28,6 +28,7 @@ def create_session(database: Database, account_id: str, *, idle_hours: float, ad
         mine = (ACCOUNTS.c.id == account_id) & ACCOUNTS.c.disabled.is_(None)
         if connection.execute(select(ACCOUNTS.c.id).where(mine).with_for_update()).one_or_none() is None:
             raise AccountNotFound("the account is disabled, or there is none any more")
+        connection.execute(update(ACCOUNTS).where(mine).values(last_login=now))
         over = select(SESSIONS.c.token_hash).where(_is_over(now)).with_for_update(skip_locked=True)
         connection.execute(delete(SESSIONS).where(SESSIONS.c.token_hash.in_(over)))  # no waiting for each other
         connection.execute(
