@@ -187,6 +187,7 @@ export class ServerStore implements Store {
   }
 
   private put(pending: Pending, milliseconds: number): void {
+    if (this.refused.size === 0) this.state.refused = '' // of something that has changed since
     pending.due = Math.min(pending.due, Date.now() + milliseconds)
     this.count()
     if (this.failures === 0) this.schedule() // otherwise the next attempt has its time
