@@ -106,6 +106,12 @@ TABLE = [
     ("auth: revoked keys open", "store/keys.py", "if self.revoked is not None:", "if False:", "test_access.py -k revoked"),
     ("auth: scopes are not looked at", "serve/api/auth.py", "if scope not in caller.scopes:", "if False:", "test_access.py -k scopes"),
     ("auth: open to the world without keys", "serve/api/auth.py", "    if is_loopback(host):\n        return NoAuth()", "    return NoAuth()", "test_access.py -k loopback"),
+    ("sessions: any token of a page will do", "serve/web/session_auth.py", "if not hmac.compare_digest(given, csrf_token(token).encode()):", "if False:", "test_accounts_sessions.py -k changes_nothing"),
+    ("sessions: a request need not say which page made it", "serve/web/session_auth.py", "if not told or ", "if ", "test_accounts_sessions.py -k changes_nothing"),
+    ("answers: of anybody", "serve/web/answers.py", "or answer.owner != caller.id", "", "test_accounts_isolation.py -k nobody_sees"),
+    ("login: the nonce is not compared", "serve/web/oidc.py", '{"nonce": nonce, "client_id"', '{"client_id"', "test_accounts_oidc.py"),
+    ("login: a token for another client", "serve/web/oidc.py", '"aud": {"essential": True, "value": self.client_id},', "", "test_accounts_oidc.py"),
+    ("login: a state comes back twice", "serve/web/oidc.py", "if state in self._used:", "if False:", "test_accounts_oidc.py"),
     # Checks of sums, de-identification, readers, batches.
     ("sums: Luhn without its minus nine", "privacy/checksums.py", "value - 9 if value > 9 else value", "value", "test_checksums.py"),
     ("sums: identity cards by another table", "privacy/checksums.py", '"10X98765432"', '"01X98765432"', "test_checksums.py"),

@@ -102,6 +102,7 @@ FORGED: dict[str, dict[str, Any]] = {
     "no audience": {"aud": None},
     "several audiences, ours not among them": {"aud": ["a", "b"]},
     "ours among them, authorized for another": {"aud": [CLIENT, "b"], "azp": "b"},
+    "another audience, authorized for ours": {"aud": "another-client", "azp": CLIENT},
     "another issuer": {"iss": "https://evil.example"},
     "expired": {"exp": int(time.time()) - 3600},
     "without an end": {"exp": None},
