@@ -229,7 +229,7 @@ def test_a_stopped_answer_has_its_usage_and_the_page_is_free_at_once(visit: Visi
         one.page.get_by_text("word word").first.wait_for()
         one.page.get_by_role("button", name="Stop").click()
         one.page.get_by_text("You stopped this answer.").wait_for()
-        until(lambda: bool(re.search(r"\d+ tokens · prompt 40", one.text())))
+        until(lambda: bool(re.search(r"\d+ tokens\s· prompt 40", one.text())))
         assert "does not replace a doctor" in one.text()
         until(lambda: engine.running == 0)
 
