@@ -49,6 +49,7 @@ export interface Config {
   numbers: Record<Language, Numbers>
   limits: { question_chars: number; file_bytes?: number }
   files?: boolean // whether files can be attached
+  feedback?: boolean // whether answers can be judged
   countries?: Record<string, Numbers> // by code; a server before they were told has none
   usual_country?: Record<Language, string>
   keep: Keep
@@ -223,6 +224,8 @@ export interface Message {
   created: number // milliseconds since 1970, as Date.now()
   segments: Segment[] // of a question: one, as it was typed
   attachments?: Attachment[] // of a question
+  rating?: 'up' | 'down' | null // of an answer, by the person
+  feedback?: string // id of what the server has stored of the judgement
   reasoning: string
   finish: string | null // stop, length, content_filter; null: still running, or it broke off
   running: Running | null
