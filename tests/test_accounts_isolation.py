@@ -15,8 +15,10 @@ from account_site import PASSWORD, Person, Site, accounts_site, conversation, me
 from api_server import until
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.serve.web import conversation_routes
+from carellama.serve.web import conversation_routes, routes
 from carellama.serve.web.accounts import Accounts
+from carellama.store.accounts import set_disabled
+from carellama.store.sessions import end_sessions
 from store_places import fast_passwords, place, postgres_server
 
 __all__ = ["place", "postgres_server"]
@@ -276,6 +278,28 @@ def test_a_disabled_account_hears_no_more_of_its_answer(tmp_path: Path, monkeypa
         until(lambda: engine.running == 1)
         assert admin.patch(f"/web/accounts/{person.id}", disabled=True).status_code == 200
         until(lambda: engine.running == 0)
+
+
+@pytest.mark.parametrize("end", ["disabled", "logged out"])
+def test_an_answer_is_read_no_longer_than_the_session_lasts(
+    tmp_path: Path, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast_passwords(monkeypatch)
+    monkeypatch.setattr(routes, "CHECK_SECONDS", 0.0)
+    engine = ScriptedEngine("word " * 3000, token_seconds=0.01)
+    with accounts_site(tmp_path, engine=engine) as one:
+        person = one.person("loud")
+        answer = ask(person, "tell me everything")
+        with person.client.stream("GET", f"/web/answers/{answer}") as response:
+            lines = response.iter_lines()
+            assert next(lines)
+            if end == "disabled":  # as by the command, which knows nothing of the server
+                set_disabled(one.database, person.id, disabled=True)
+            else:
+                end_sessions(one.database, person.id)
+            rest = list(lines)
+        assert "data: [DONE]" not in rest and len(rest) < 3000
+        assert person.get(f"/web/answers/{answer}").status_code == 401
 
 
 def test_old_conversations_are_deleted_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

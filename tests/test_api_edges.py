@@ -117,6 +117,7 @@ STRICT = '"messages": [{"role": "user", "content": "q"}]'
         ('{"messages": [{"role": "user", "content": "a", "content": "b"}]}', "content", "'content' twice"),
         (f'{{{STRICT}, "metadata": NaN}}', "body", "NaN is not a number"),
         (f'{{{STRICT}, "json_schema": {{"x": -Infinity}}}}', "body", "-Infinity is not a number"),
+        (f'{{{STRICT}, "json_schema": {{"x": [-1e999]}}}}', "body", "the number -1e999"),
         (f'{{{STRICT}, "seed": {"9" * 5000}}}', "body", "too many digits"),
         (f"{{{STRICT}}} trailing", "body", "Extra data at line 1, column 50"),
         (f"{{{STRICT}\n,}}", "body", "line 2, column"),

@@ -103,6 +103,17 @@ def test_what_is_too_long_or_no_question_is_refused(tmp_path: Path) -> None:
         assert not (tmp_path / "f.db").exists()
 
 
+def test_a_database_that_is_away_is_told_without_its_place(tmp_path: Path) -> None:
+    place = tmp_path / "secret-place.db"
+    with served(place) as server:
+        kept = send(server).json()["id"]
+        place.rename(tmp_path / "gone.db")
+        withdrawn = httpx2.delete(f"{server.url}/web/feedback/{kept}")
+        for refused in (send(server), withdrawn):
+            assert refused.status_code == 503 and "secret" not in refused.text
+        assert not place.exists()
+
+
 def test_it_is_off_where_it_is_switched_off_or_cannot_be_masked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

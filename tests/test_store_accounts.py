@@ -185,6 +185,40 @@ def test_an_address_is_locked_after_twenty_wrong_passwords(database, clock):
     assert login(database, address="10.0.0.8").name == "mei"
 
 
+def test_addresses_of_one_ipv6_network_count_as_one(database):
+    account(database)
+    for number in range(20):
+        refused(database, f"name{number}", WRONG, address=f"2001:db8::{number}:1")
+    with pytest.raises(LoginLocked):
+        login(database, address="2001:db8::ffff")
+    for other in ("2001:db8:0:1::1", "::ffff:10.0.0.8", "10.0.0.8", "fe80::1%eth0", "a socket"):
+        assert login(database, address=other).name == "mei"
+
+
+def test_who_is_logged_in_is_not_locked_by_others_at_the_own_name(database):
+    made = account(database)
+    refused(database, "mei", WRONG, times=5)
+    accounts.check_own_password(database, made.id, GOOD)
+    for _ in range(5):
+        with pytest.raises(LoginFailed):
+            accounts.check_own_password(database, made.id, WRONG)
+    with pytest.raises(LoginLocked):
+        accounts.check_own_password(database, made.id, GOOD)
+
+
+def test_no_lock_lasts_longer_because_a_clock_was_set_back(database, clock):
+    account(database)
+    clock.now += 365 * 86400
+    refused(database, "mei", WRONG, times=5)
+    clock.now -= 365 * 86400
+    refused(database, "mei", WRONG, times=4)
+    assert login(database).name == "mei"
+    refused(database, "mei", WRONG, times=5)
+    with pytest.raises(LoginLocked) as locked:
+        login(database)
+    assert locked.value.retry_after == 30
+
+
 def test_wrong_passwords_of_more_than_fifteen_minutes_ago_do_not_count(database, clock):
     account(database)
     for _ in range(20):
@@ -358,6 +392,27 @@ def test_an_invitation_of_an_account_sets_its_password(database):
         invitations.create_invitation(database, "patient", account_id="nobody")
 
 
+@pytest.mark.parametrize("end", ["role", "disabled"])
+def test_who_is_no_admin_any_more_does_not_come_back_by_a_link_of_his_own(database, end):
+    account(database, "root", "admin")
+    admin = account(database, "leaving", "admin")
+    _, own = invitations.create_invitation(database, "admin", created_by=admin.id)
+    _, others = invitations.create_invitation(database, "patient", created_by="somebody else")
+    if end == "role":
+        accounts.set_role(database, admin.id, "clinician")
+    else:
+        accounts.set_disabled(database, admin.id, disabled=True)
+    assert invitations.read_invitation(database, own) is None
+    assert invitations.read_invitation(database, others) is not None
+
+
+def test_a_link_to_a_new_password_ends_when_the_password_is_changed(database):
+    made = account(database)
+    _, token = invitations.create_invitation(database, "patient", account_id=made.id)
+    accounts.change_password(database, made.id, GOOD, "another password")
+    assert invitations.read_invitation(database, token) is None
+
+
 # forget me
 
 
@@ -373,7 +428,7 @@ def test_of_a_forgotten_account_its_id_is_left_alone(database, clock):
     invitations.create_invitation(database, "patient", account_id=mine.id, created_by=other.id)
     refused(database, "mei", WRONG)
     counts = accounts.forget_account(database, mine.id)
-    assert counts == {"conversations": 1, "drafts": 1, "invitations": 2, "messages": 2, "sessions": 1}
+    assert counts == {"conversations": 1, "drafts": 1, "feedback": 0, "invitations": 2, "messages": 2, "sessions": 1}
     with database.read_transaction() as connection:
         rows = {table.name: connection.execute(select(table)).all() for table in tables.METADATA.sorted_tables}
     assert rows.pop("carellama_erasures") == [(mine.id, clock.now)]

@@ -251,6 +251,27 @@ def files(place: str) -> bytes:
     return b"".join(path.read_bytes() for path in Path(place).parent.iterdir())
 
 
+def test_nothing_is_written_to_a_file_that_is_not_there_any_more(tmp_path):
+    place = tmp_path / "carellama.db"
+    database = opened(str(place))
+    store = ConversationStore(database, None)
+    account = accounts.create_account(database, "mei", None, "patient")
+    store.put(account.id, {"id": "c1"})
+    gone = place.rename(tmp_path / "gone.db")
+    for other in (None, b"", gone.read_bytes()):
+        if other is not None:
+            place.write_bytes(other)
+        with pytest.raises(UserError, match="deleted, moved or replaced"):
+            store.put(account.id, {"id": "c2"})
+        with pytest.raises(UserError, match="deleted, moved or replaced"):
+            store.list(account.id)
+        assert place.exists() == (other is not None)
+    gone.replace(place)
+    store.put(account.id, {"id": "c3"})
+    assert {one["id"] for one in store.list(account.id)} == {"c1", "c3"}
+    database.close()
+
+
 def test_no_byte_of_a_forgotten_person_is_left_in_the_files(tmp_path, monkeypatch):
     """Rows of all sizes, written over and deleted."""
     fast_passwords(monkeypatch)

@@ -25,6 +25,7 @@ from carellama.store.database import Database
 from carellama.store.login_attempts import (
     ADDRESS_LIMIT,
     NAME_LIMIT,
+    account_subject,
     address_subject,
     attempt_succeeded,
     forget_attempts,
@@ -152,10 +153,10 @@ def verify_login(database: Database, name: str, password: str, address: str) -> 
 
 
 def check_own_password(database: Database, id: str, password: str) -> None:
-    """Return where this is the account's password. Raises `LoginFailed`, `LoginLocked`: it counts as a login."""
+    """Return where this is the account's password. Raises `LoginFailed`, `LoginLocked`."""
     with database.read_transaction() as connection:
         row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.id == id)).one_or_none()
-    subject = name_subject("" if row is None else row.name_key)
+    subject = account_subject(id)  # not that of the name, which others can lock
     attempt = start_attempt(database, [(subject, NAME_LIMIT)])
     if not verify_password(None if row is None else row.password, password):
         raise LoginFailed
@@ -183,21 +184,23 @@ def replace_password(connection: Connection, id: str, stored: str) -> str:
     if row.issuer:
         raise AccountError(f"{row.name} logs in at {row.issuer} and has no password here; change it there")
     connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == id).values(password=stored))
+    connection.execute(delete(INVITATIONS).where(INVITATIONS.c.account_id == id))  # links to yet another password
     return str(row.name_key)
 
 
 def set_role(database: Database, id: str, role: Role) -> None:
-    """Give an account a role. Raises `LastAdmin` for the last admin who can log in."""
+    """Give an account a role. Who was admin loses the open invitations. Raises `LastAdmin` for the last admin."""
     lookup(ROLES, role, "role")
     with database.write_transaction() as connection:
         account = _locked_account(connection, id)
         if role != "admin":
             _keep_an_admin(connection, account)
+            _withdraw_invitations(connection, id)
         connection.execute(update(ACCOUNTS).where(ACCOUNTS.c.id == id).values(role=role))
 
 
 def set_disabled(database: Database, id: str, *, disabled: bool) -> None:
-    """Disable an account, which ends its sessions, or enable it. Raises `LastAdmin` for the last admin."""
+    """Disable an account, which ends its sessions and its invitations, or enable it. Raises `LastAdmin`."""
     with database.write_transaction() as connection:
         account = _locked_account(connection, id)
         if not disabled:
@@ -209,6 +212,7 @@ def set_disabled(database: Database, id: str, *, disabled: bool) -> None:
             update(ACCOUNTS).where(ACCOUNTS.c.id == id, ACCOUNTS.c.disabled.is_(None)).values(disabled=now)
         )
         connection.execute(delete(SESSIONS).where(SESSIONS.c.account_id == id))
+        _withdraw_invitations(connection, id)
 
 
 def oidc_account(database: Database, issuer: str, subject: str, name: str, role: Role) -> Account:
@@ -257,7 +261,7 @@ def forget_account(database: Database, id: str) -> dict[str, int]:
                     mine |= table.c.created_by == id
                 deleted = connection.execute(delete(table).where(mine)).rowcount
                 counts[table.name.removeprefix("carellama_")] = deleted
-        forget_attempts(connection, name_subject(account.name_key))
+        forget_attempts(connection, name_subject(account.name_key), account_subject(id))
         connection.execute(delete(ACCOUNTS).where(ACCOUNTS.c.id == id))
         connection.execute(insert(ERASURES).values(id=id, erased=database.now(connection)))
     if not database.scrub():
@@ -284,6 +288,11 @@ def _keep_an_admin(connection: Connection, account: Row[Any]) -> None:
     others = select(func.count()).where(table.id != account.id, table.role == "admin", table.disabled.is_(None))
     if account.role == "admin" and account.disabled is None and not connection.scalar(others):
         raise LastAdmin(f"{account.name} is the last admin; make another account an admin first")
+
+
+def _withdraw_invitations(connection: Connection, id: str) -> None:
+    """Delete the links that an account has made: by one of his own an admin would come back."""
+    connection.execute(delete(INVITATIONS).where(INVITATIONS.c.created_by == id))
 
 
 def _identity(issuer: str, subject: str) -> str:

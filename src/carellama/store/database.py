@@ -49,6 +49,7 @@ class Database:
         place_only = URL.create("postgresql", host=self._url.host, port=self._url.port, database=self._url.database)
         self.name = str(self._url.database) if self.sqlite else str(place_only)  # for messages: no user, no password
         self._busy_seconds, self._clock = busy_seconds, clock
+        self._file: tuple[int, int] | None = None  # which file of SQLite the connections have open
         self._writer = threading.Lock()  # SQLite has one writer; threads that wait here need not poll for it
         self.engine = self._sqlite_engine(durable=durable) if self.sqlite else self._postgres_engine()
 
@@ -84,6 +85,7 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+        self._file = None
 
     def revision(self) -> str | None:
         """The revision of its tables, of `schema.REVISIONS`, or one of a later CareLlama; None: it has none of ours."""
@@ -177,6 +179,7 @@ class Database:
 
         @event.listens_for(engine, "connect")
         def connected(connection: object, _: object) -> None:
+            self._file = self._file or self._file_now()
             connection.isolation_level = None  # type: ignore[attr-defined]  # transactions begin below, not in sqlite3
             # NORMAL: a power cut may take the last transactions, and never damages the file
             connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")  # type: ignore[attr-defined]
@@ -218,9 +221,26 @@ class Database:
         finally:
             self._writer.release()
 
+    def _file_now(self) -> tuple[int, int] | None:
+        """Which file has the name of the database; None: none has."""
+        try:
+            found = Path(str(self._url.database)).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _check_file(self) -> None:
+        """Raise `UserError` where another file is in the place: what is written to the open one would be lost."""
+        if self._file is not None and self._file_now() != self._file:
+            raise UserError(
+                f"{self.name} was deleted, moved or replaced while it is used, and nothing is written any more; bring "
+                "the file back, or start the server again"
+            )
+
     @contextmanager
     def _as_user_errors(self) -> Iterator[None]:
         """Turn a fault of the database into one line; a fault of our statements stays what it is."""
+        self._check_file()
         try:
             yield
         except (exc.DBAPIError, exc.TimeoutError, sqlite3.Error) as error:

@@ -102,10 +102,14 @@ def accept_invitation(database: Database, token: str, name: str, password: str) 
     For a password `name` is not looked at; the account's sessions end. Raises `InvitationNotFound`, `NameTaken`,
     and `UserError` for a name or a password that cannot be: the invitation then stays open.
     """
-    if read_invitation(database, token) is None:  # before the slow hash
+    invitation = read_invitation(database, token)
+    if invitation is None:  # before the slow hash
         raise InvitationNotFound("this invitation is unknown, was used already, or its time is over; ask for a new one")
     stored = hash_password(password)
     with database.write_transaction() as connection:
+        if invitation.account_id is not None:  # an account before its invitations, as all others lock them
+            account = select(ACCOUNTS.c.id).where(ACCOUNTS.c.id == invitation.account_id)
+            connection.execute(account.with_for_update())
         now = database.now(connection)
         mine = (INVITATIONS.c.token_hash == hash_secret(token)) & (INVITATIONS.c.expires > now)
         row = connection.execute(select(INVITATIONS).where(mine).with_for_update()).one_or_none()

@@ -14,6 +14,7 @@ What is stored is a SHA-256 of the name or the address: people type their passwo
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,9 +43,20 @@ def name_subject(name_key: str) -> str:
     return hashlib.sha256(f"name:{name_key}".encode()).hexdigest()
 
 
+def account_subject(id: str) -> str:
+    """What attempts of who is logged in already are counted under, as before a change of the password."""
+    return hashlib.sha256(f"account:{id}".encode()).hexdigest()
+
+
 def address_subject(address: str) -> str:
-    """What attempts from an address are counted under."""
-    return hashlib.sha256(f"address:{address}".encode()).hexdigest()
+    """What attempts from an address are counted under; of IPv6 the network of 64 bits, which one client has whole."""
+    try:
+        given = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return hashlib.sha256(f"address:{address}".encode()).hexdigest()
+    given = getattr(given, "ipv4_mapped", None) or given
+    network = ipaddress.ip_network((given, 64), strict=False) if given.version == 6 else given
+    return hashlib.sha256(f"address:{network}".encode()).hexdigest()
 
 
 def start_attempt(database: Database, limits: Sequence[tuple[str, int]]) -> Attempt:
@@ -53,14 +65,15 @@ def start_attempt(database: Database, limits: Sequence[tuple[str, int]]) -> Atte
         now = database.now(connection)
         table = LOGIN_ATTEMPTS.c
         old = (table.started < now - WINDOW_SECONDS) & (table.locked_until < now - WINDOW_SECONDS)
+        old |= table.started > now + WINDOW_SECONDS  # a clock was set back
         free = select(table.subject).where(old).with_for_update(skip_locked=True)  # no waiting for each other
         connection.execute(delete(LOGIN_ATTEMPTS).where(table.subject.in_(free)))
         rows = {subject: _locked_row(database, connection, subject, now) for subject, _ in sorted(limits)}
-        wait = max(until - now for _, _, _, until in rows.values())
+        wait = max(_left(until, now) for _, _, _, until in rows.values())
         if wait <= 0:
             locked = {subject for subject, limit in limits if _count(connection, subject, limit, rows[subject], now)}
     if wait > 0:
-        raise LoginLocked(min(wait, WINDOW_SECONDS))
+        raise LoginLocked(wait)
     return Attempt(tuple(rows), frozenset(locked))
 
 
@@ -93,7 +106,7 @@ def _locked_row(database: Database, connection: Connection, subject: str, now: f
 def _count(connection: Connection, subject: str, limit: int, row: tuple[int, float, int, float], now: float) -> bool:
     """Count one attempt; whether it is the last before a lock."""
     count, started, locks, until = row
-    if now - until >= WINDOW_SECONDS:
+    if not -WINDOW_SECONDS <= now - until < WINDOW_SECONDS:
         locks = 0
     if not locks and not 0 <= now - started < WINDOW_SECONDS:  # also where a clock was set back
         count, started = 0, now
@@ -106,6 +119,11 @@ def _count(connection: Connection, subject: str, limit: int, row: tuple[int, flo
     return locks_now
 
 
-def forget_attempts(connection: Connection, subject: str) -> None:
-    """Forget the attempts of a subject, within a transaction."""
-    connection.execute(delete(LOGIN_ATTEMPTS).where(LOGIN_ATTEMPTS.c.subject == subject))
+def _left(until: float, now: float) -> float:
+    """Seconds that a lock still lasts. One that seems longer than any is of a clock that was set back: it is over."""
+    return until - now if until - now <= WINDOW_SECONDS else 0.0
+
+
+def forget_attempts(connection: Connection, *subjects: str) -> None:
+    """Forget the attempts of subjects, within a transaction."""
+    connection.execute(delete(LOGIN_ATTEMPTS).where(LOGIN_ATTEMPTS.c.subject.in_(subjects)))

@@ -2,13 +2,14 @@
 
     router = APIRouter(route_class=JsonRoute)
 
-Python's parser takes the last of two equal names, and NaN and Infinity as numbers; FastAPI answers what it cannot read
-with one sentence. Here each of these is an error that names it (RFC 8259, sections 4, 6 and 8.1).
+Python's parser takes the last of two equal names, NaN and Infinity as numbers, and 1e999 as Infinity; FastAPI answers
+what it cannot read with one sentence. Here each of these is an error that names it (RFC 8259, sections 4, 6 and 8.1).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Coroutine
 from typing import NoReturn
@@ -34,7 +35,7 @@ def read_json(body: bytes) -> object:
         raise InvalidRequest(f"the body is not UTF-8 (byte {error.start + 1:,})", "body", "invalid_json") from None
     check_depth(body, "body")
     try:
-        value: object = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number)
+        value: object = json.loads(text, object_pairs_hook=_each_once, parse_constant=_no_number, parse_float=_finite)
     except json.JSONDecodeError as error:
         where = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise InvalidRequest(f"the body is not JSON: {where}", "body", "invalid_json") from None
@@ -63,6 +64,13 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)[:64]
         raise InvalidRequest(f"an object has {twice!r} twice; send it once", twice, "invalid_json")
     return found
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        text = f"the body has the number {digits[:32]}, which is larger than any that can be kept"
+        raise InvalidRequest(text, "body", "invalid_json")
+    return number
 
 
 def _no_number(name: str) -> NoReturn:

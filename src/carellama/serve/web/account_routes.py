@@ -213,7 +213,8 @@ async def forget_me(request: Request, body: Farewell) -> Response:
         await accounts.check_password(lambda: check_own_password(accounts.database, caller.id, given))
     deleted = await accounts.ask(lambda: forget_account(accounts.database, caller.id))
     request.app.state.answers.forget_owner(caller.id)
-    response = JSONResponse({"deleted": deleted}, headers={"clear-site-data": '"cache", "storage"'})
+    # not "storage": others of this browser have their conversations there; the page deletes its own
+    response = JSONResponse({"deleted": deleted}, headers={"clear-site-data": '"cache"'})
     drop_session(request, response)
     return response
 

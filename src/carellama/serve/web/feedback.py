@@ -14,8 +14,8 @@ import asyncio
 import importlib.util
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property
-from typing import Annotated, Literal
+from functools import cached_property, partial
+from typing import Annotated, Literal, TypeVar
 
 from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
@@ -23,8 +23,10 @@ from starlette.responses import JSONResponse, Response
 
 from carellama.config import environment
 from carellama.config.serve import WebOptions
+from carellama.errors import UserError
 from carellama.privacy.deidentify import Deidentifier
 from carellama.records import JSONObject
+from carellama.serve.api.auth import database_unavailable
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.streaming import run_in_thread
@@ -34,6 +36,7 @@ router = APIRouter(prefix="/web", route_class=JsonRoute)
 LIBRARIES = ("phonenumbers", "jieba")  # of the extra clean
 MOST_CHARS = 60_000  # of all texts: masking takes some 3 seconds of them
 Reason = Literal["wrong", "unsafe", "not_for_me", "missing", "unclear", "language", "other"]
+Result = TypeVar("Result")
 Words = Annotated[str, Field(max_length=MOST_CHARS)]
 
 
@@ -85,11 +88,19 @@ class Feedback:
     async def add(self, given: FeedbackRequest, account_id: str | None) -> tuple[str, Counter[str]]:
         """Store feedback without identifiers; return its id, and how many of each kind were masked."""
         async with self._masking:
-            return await run_in_thread(lambda: self._add(given, account_id))
+            return await run_in_thread(partial(asked, lambda: self._add(given, account_id)))
 
     def _add(self, given: FeedbackRequest, account_id: str | None) -> tuple[str, Counter[str]]:
         body, masked = mask(given, self.deidentifier)
         return self.store.add(body, account_id=account_id), masked
+
+
+def asked(function: Callable[[], Result]) -> Result:
+    """Return what a function of the store returns. Raises `Rejected` (503), without the place of the database."""
+    try:
+        return function()
+    except UserError as error:
+        raise database_unavailable(error, "feedback") from error
 
 
 def mask(given: FeedbackRequest, deidentifier: Deidentifier) -> tuple[JSONObject, Counter[str]]:
@@ -157,7 +168,7 @@ async def withdraw_feedback(request: Request, id: str) -> Response:
     """Delete feedback of who asks."""
     feedback: Feedback = request.app.state.feedback
     account_id = account_of(request)
-    if not await run_in_thread(lambda: feedback.store.delete(id, account_id=account_id)):
+    if not await run_in_thread(partial(asked, lambda: feedback.store.delete(id, account_id=account_id))):
         raise InvalidRequest("there is no such feedback: it was withdrawn before", "id", "feedback_not_found", 404)
     return Response(status_code=204)
 

@@ -8,8 +8,9 @@ DELETE /web/answers/{id}      stop
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from fastapi import APIRouter, Request
@@ -21,7 +22,7 @@ from carellama.config.serve import MODEL, Profile, WebOptions
 from carellama.package_data import package_yaml
 from carellama.records import JSONObject
 from carellama.safety.notices import DEFAULT_COUNTRY, countries, disclaimer
-from carellama.serve.api.errors import InvalidRequest
+from carellama.serve.api.errors import InvalidRequest, Rejected
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.api.middleware import ServerState
 from carellama.serve.api.parsing import message_text, parse_messages
@@ -38,6 +39,7 @@ from carellama.serve.web.viewer import viewer_of
 
 router = APIRouter(prefix="/web", route_class=JsonRoute)
 LINES = ("ambulance", "crisis", "poison")  # of a country's numbers
+CHECK_SECONDS = 5.0  # between two looks at the session of who reads an answer
 SAMPLING = ("temperature", "top_p", "top_k", "max_new_tokens", "repetition_penalty")
 
 
@@ -142,7 +144,23 @@ async def follow_answer(request: Request, id: str) -> Response:
     """Send the events of an answer behind the one that the client has seen last."""
     last = request.headers.get("last-event-id", "")
     answer = request.app.state.answers.get(request, id)
-    return SSEResponse(answer.follow(int(last[:9]) if last.isdecimal() else 0))
+    events = answer.follow(int(last[:9]) if last.isdecimal() else 0)
+    return SSEResponse(_while_let_in(request, events))
+
+
+async def _while_let_in(request: Request, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield the events of an answer until the session of who reads is over: logged out, disabled by a command."""
+    state, context = context_of(request)
+    checked = time.monotonic()
+    async for part in events:
+        if isinstance(context.caller, AccountCaller) and time.monotonic() - checked >= CHECK_SECONDS:
+            checked = time.monotonic()
+            try:
+                await state.call_auth(lambda: state.auth.identify(request))
+            except Rejected as refused:
+                if refused.status == 401:  # a database that is away for a moment ends nothing
+                    return
+        yield part
 
 
 @router.delete("/answers/{id}", status_code=204)
