@@ -1,5 +1,5 @@
 // What is cut, covered or too small to be tapped in the page as it is shown. An expression: {faults, targets}.
-(() => {
+(async () => {
   const faults = []
   const dialog = document.querySelector('dialog[open]'), drawer = document.querySelector('.page.drawer .side')
   const scope = dialog ?? drawer ?? document.body
@@ -37,14 +37,18 @@
   })
 
   // covered: brought into view, the middle of a target is that target
-  for (const one of targets) {
+  const frames = () => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))
+  const free = (one) => [...one.getClientRects()].some((box) => {
+    const found = document.elementFromPoint(...middle(box))
+    const label = one.closest('label')
+    return found !== null && (one.contains(found) || (label !== null && label.contains(found)))
+  })
+  for (const one of targets.filter((other) => !other.disabled)) {
     one.scrollIntoView({ block: 'nearest', inline: 'nearest' })
-    const boxes = [...one.getClientRects()]
-    const free = boxes.some((box) => {
-      const found = document.elementFromPoint(...middle(box))
-      return found !== null && (one.contains(found) || found.contains(one) && found.closest('label') !== null || found === one.closest('label'))
-    })
-    if (!free) faults.push(`covered: ${name(one)}`)
+    if (free(one)) continue
+    await frames() // the button to the end goes away when the end is reached
+    one.scrollIntoView({ block: 'nearest', inline: 'nearest' })
+    if (one.isConnected && !free(one)) faults.push(`covered: ${name(one)}`)
   }
   return { faults, targets: targets.length }
 })()
