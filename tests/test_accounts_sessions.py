@@ -83,7 +83,7 @@ def test_a_login_and_its_cookie(site: Site) -> None:
     answer = visitor.post("/web/session", name="ＭＥＩ", password=PASSWORD)
     visitor.take(answer)
     assert answer.json()["account"] == {"id": visitor.id, "name": "Mei", "role": "patient", "issuer": ""}
-    cookie = answer.headers["set-cookie"]
+    cookie = answer.headers.get_list("set-cookie")[0]
     assert cookie.startswith("carellama_session=") and "__Host-" not in cookie
     assert {part.strip().lower() for part in cookie.split(";")[1:]} == {"httponly", "path=/", "samesite=lax"}
     config = visitor.get("/web/config").json()
@@ -100,7 +100,7 @@ def test_over_tls_no_other_host_can_set_the_cookie(tmp_path: Path, monkeypatch: 
         person = one.visitor(origin="https://care.example")
         person.client.headers.update(https)
         answer = person.post("/web/session", name="Mei", password=PASSWORD)
-        cookie = answer.headers["set-cookie"]
+        cookie = answer.headers.get_list("set-cookie")[0]
         assert cookie.startswith("__Host-carellama_session=")
         assert {part.strip().lower() for part in cookie.split(";")[1:]} == {
             "httponly", "path=/", "samesite=lax", "secure",
@@ -117,7 +117,7 @@ def test_who_is_no_trusted_proxy_is_not_believed(site: Site) -> None:
     forged = {"x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
     visitor = site.visitor()
     answer = visitor.client.post("/web/session", json={"name": "Proxy", "password": PASSWORD}, headers=forged)
-    assert answer.status_code == 200 and "Secure" not in answer.headers["set-cookie"]
+    assert answer.status_code == 200 and "Secure" not in answer.headers.get_list("set-cookie")[0]
     refused = visitor.get("/web/config", headers={**forged, "origin": "http://evil.example"})
     assert refused.status_code == 403 and refused.json()["error"]["code"] == "other_site"
 
@@ -204,6 +204,18 @@ def test_wrong_passwords_lock_and_the_right_one_is_refused_meanwhile(site: Site)
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "login_locked")
     clock.now += int(refused.headers["retry-after"])
     visitor.log_in("locked")
+
+
+def test_wrong_passwords_of_others_do_not_lock_the_own_browser(site: Site) -> None:
+    person, attacker = site.person("victim"), site.visitor()
+    assert person.delete("/web/session").status_code == 204
+    for _ in range(5):
+        attacker.post("/web/session", name="victim", password="not the password")
+    assert site.visitor().post("/web/session", name="victim", password=PASSWORD).status_code == 429
+    person.log_in("victim")
+    kept = person.client.cookies["carellama_device"]
+    assert person.delete("/web/account", password=PASSWORD).status_code == 200
+    assert kept and "carellama_device" not in person.client.cookies
 
 
 def test_an_unknown_name_is_answered_as_a_wrong_password(site: Site) -> None:

@@ -187,6 +187,20 @@ def stored(place: Path, *bodies: JSONObject) -> None:
     store._database.close()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"messages": None}, {"messages": [[]]}, {"messages": [{"role": "tool", "content": "x"}]}, {"answer": None},
+        {"messages": [{"role": "user", "content": 5}]}, {"rating": "maybe"}, {"correction": None}, {"rejected": 7},
+    ],
+)  # fmt: skip
+def test_a_row_that_is_no_feedback_is_counted(changes: dict[str, Any]) -> None:
+    good = {"rating": "up", "correction": "", "rejected": "", "model": "m", "answer": "Rest.",
+            "messages": [{"role": "user", "content": "What helps?"}]}  # fmt: skip
+    found = training_data([{**good, **changes}, {}, [], good])  # type: ignore[list-item]
+    assert found.left_out == {"a row that is no feedback of this version": 3} and len(found.judged) == 1
+
+
 def test_the_files_are_named_in_dataset_info_and_not_replaced_unasked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

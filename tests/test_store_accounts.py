@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from argon2 import PasswordHasher
@@ -23,8 +24,8 @@ def account(database, name="mei", role="patient", password=GOOD):
     return accounts.create_account(database, name, password, role)
 
 
-def login(database, name="mei", password=GOOD, address="10.0.0.7"):
-    return accounts.verify_login(database, name, password, address)
+def login(database, name="mei", password=GOOD, address="10.0.0.7", device=""):
+    return accounts.verify_login(database, name, password, address, device=device)
 
 
 def refused(database, *words, times=1, **options):
@@ -206,6 +207,25 @@ def test_who_is_logged_in_is_not_locked_by_others_at_the_own_name(database):
         accounts.check_own_password(database, made.id, GOOD)
 
 
+def test_a_browser_that_has_logged_in_before_is_not_locked_by_others(database):
+    made, other = account(database), account(database, "li")
+    device = str(accounts.new_device(database, made.id))
+    refused(database, "mei", WRONG, times=5, device=accounts.new_device(database, other.id))
+    for unknown in ("", "x", device[:-1], device + "0", f"{device.partition('.')[0]}.", "\ud800.\0"):
+        with pytest.raises(LoginLocked):
+            login(database, device=unknown)
+    assert login(database, device=device) == accounts.get_account(database, made.id)
+    refused(database, "mei", WRONG, times=5, device=device)
+    with pytest.raises(LoginLocked):  # it has a count of its own
+        login(database, device=device)
+    assert login(database, device=accounts.new_device(database, made.id)).id == made.id
+    accounts.change_password(database, made.id, None, "another password")
+    with pytest.raises(LoginLocked):  # it ends with the password
+        login(database, password="another password", device=device)
+    person = accounts.oidc_account(database, "https://login.example.org", "1", "Wu", "patient")
+    assert accounts.new_device(database, person.id) is None and accounts.new_device(database, "nobody") is None
+
+
 def test_no_lock_lasts_longer_because_a_clock_was_set_back(database, clock):
     account(database)
     clock.now += 365 * 86400
@@ -309,6 +329,15 @@ def test_a_session_is_written_to_once_a_minute_at_most(database, clock):
         with database.read_transaction() as connection:
             times.append(connection.scalar(seen))
     assert len(set(times)) == 3 and times[-1] == clock.now
+
+
+def test_a_session_is_read_where_nothing_can_be_written(database, clock, monkeypatch):
+    token = sessions.create_session(database, account(database).id, idle_hours=1)
+    monkeypatch.setattr(database, "write_transaction", Mock(side_effect=UserError("the disk is full")))
+    clock.now += 3599
+    assert sessions.read_session(database, token).name == "mei"
+    clock.now += 1  # it was not renewed
+    assert sessions.read_session(database, token) is None
 
 
 def test_sessions_end_alone_and_together(database):

@@ -27,6 +27,7 @@ from carellama.records import Chat, JSONObject, Message, Pair
 
 KTO, PAIRS = "feedback_kto", "feedback_pairs"
 INFO = "dataset_info.json"
+ROLES = ("system", "user", "assistant")
 Prompt = tuple[Message, ...]
 
 
@@ -84,6 +85,9 @@ def training_data(bodies: Iterable[JSONObject]) -> TrainingData:
     pairs: dict[tuple[Prompt, str, str], str] = {}  # chosen, rejected; and the model
     models: dict[tuple[Prompt, str], str] = {}
     for body in bodies:
+        if not _is_feedback(body):
+            left_out["a row that is no feedback of this version"] += 1
+            continue
         prompt, answer = prompt_of(body), body["answer"]
         if prompt is None:
             left_out["a conversation without a question, or whose turns do not alternate"] += 1
@@ -123,6 +127,19 @@ def training_data(bodies: Iterable[JSONObject]) -> TrainingData:
         ],
         [Pair(prompt, chosen, rejected, meta=_meta(model)) for (prompt, chosen, rejected), model in pairs.items()],
         +left_out,
+    )
+
+
+def _is_feedback(body: object) -> bool:
+    """Whether a row has what `serve.web.feedback` stores, each of its type."""
+    if not isinstance(body, dict) or body.get("rating", 0) not in (None, "up", "down"):
+        return False
+    messages = body.get("messages")
+    texts = [body.get(name) for name in ("answer", "correction", "rejected", "model")]
+    if not isinstance(messages, list) or not all(isinstance(text, str) for text in texts):
+        return False
+    return all(
+        isinstance(one, dict) and one.get("role") in ROLES and isinstance(one.get("content"), str) for one in messages
     )
 
 

@@ -28,7 +28,10 @@ from carellama.store.login_attempts import (
     account_subject,
     address_subject,
     attempt_succeeded,
+    device_subject,
+    device_token,
     forget_attempts,
+    is_device,
     name_subject,
     start_attempt,
 )
@@ -129,15 +132,21 @@ def list_accounts(database: Database) -> list[Account]:
         return [row_to_account(row) for row in rows]
 
 
-def verify_login(database: Database, name: str, password: str, address: str) -> Account:
+def verify_login(database: Database, name: str, password: str, address: str, *, device: str = "") -> Account:
     """The account that a name and a password log in to. Raises `LoginFailed` and `LoginLocked`.
 
-    An unknown name, a wrong password and a disabled account take the same time and say the same.
+    An unknown name, a wrong password and a disabled account take the same time and say the same. `device` is what
+    `new_device` gave to the browser: where it is of this account, what others do at its name locks nothing.
     """
-    subject = name_subject(name_key(name))
-    attempt = start_attempt(database, [(subject, NAME_LIMIT), (address_subject(address), ADDRESS_LIMIT)])
     with database.read_transaction() as connection:
         row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.name_key == name_key(name))).one_or_none()
+    if row is not None and row.password and is_device(device, row.id, row.password):
+        subject = device_subject(device)
+        limits = [(subject, NAME_LIMIT)]
+    else:
+        subject = name_subject(name_key(name))
+        limits = [(subject, NAME_LIMIT), (address_subject(address), ADDRESS_LIMIT)]
+    attempt = start_attempt(database, limits)
     right = verify_password(None if row is None else row.password, password)
     if row is None or not right or row.disabled is not None:
         raise LoginFailed
@@ -150,6 +159,13 @@ def verify_login(database: Database, name: str, password: str, address: str) -> 
         if not connection.execute(update(ACCOUNTS).where(mine).values(**values)).rowcount:
             raise LoginFailed
         return row_to_account(connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.id == row.id)).one())
+
+
+def new_device(database: Database, id: str) -> str | None:
+    """What a browser that has just logged in keeps for `verify_login`; None: the account has no password."""
+    with database.read_transaction() as connection:
+        stored = connection.scalar(select(ACCOUNTS.c.password).where(ACCOUNTS.c.id == id))
+    return device_token(id, stored) if stored else None
 
 
 def check_own_password(database: Database, id: str, password: str) -> None:

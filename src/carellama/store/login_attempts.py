@@ -8,13 +8,19 @@ An attempt counts as a wrong one before its password is looked at, and is taken 
 come at once, no more than the limit are looked at. The first lock lasts `FIRST_LOCK_SECONDS`; each further one twice as
 long, up to `WINDOW_SECONDS`, and after that time without a lock the next is a first one again.
 
+Others can lock a name by wrong passwords. Hence a browser that has logged in to the account before is counted by itself
+(OWASP, Slow Down Online Guessing Attacks with Device Cookies): it has a token that nobody makes without the hash of the
+password, and that ends with the password.
+
 What is stored is a SHA-256 of the name or the address: people type their password where the name belongs.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import ipaddress
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +47,28 @@ class Attempt:
 def name_subject(name_key: str) -> str:
     """What attempts at a name are counted under."""
     return hashlib.sha256(f"name:{name_key}".encode()).hexdigest()
+
+
+def device_token(account_id: str, stored: str) -> str:
+    """Return what a browser keeps after a login, and brings to the next; `stored` is the hash of the password."""
+    number = secrets.token_urlsafe(16)
+    return f"{number}.{_device_proof(number, account_id, stored)}"
+
+
+def is_device(token: str, account_id: str, stored: str) -> bool:
+    """Whether a browser has logged in to this account since its password was set."""
+    number, _, proof = token.partition(".")
+    return hmac.compare_digest(proof.encode("utf-8", "replace"), _device_proof(number, account_id, stored).encode())
+
+
+def device_subject(token: str) -> str:
+    """What attempts of a browser that has logged in before are counted under."""
+    return hashlib.sha256(f"device:{token}".encode()).hexdigest()
+
+
+def _device_proof(number: str, account_id: str, stored: str) -> str:
+    said = f"device\0{account_id}\0{number}".encode("utf-8", "replace")
+    return hmac.new(stored.encode(), said, hashlib.sha256).hexdigest()
 
 
 def account_subject(id: str) -> str:

@@ -6,10 +6,12 @@ account = read_session(database, token)     # None: unknown, over, or the accoun
 
 from __future__ import annotations
 
+import logging
 import secrets
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
 
+from carellama.errors import UserError
 from carellama.store.account_errors import AccountNotFound
 from carellama.store.accounts import Account, row_to_account
 from carellama.store.database import Database
@@ -18,6 +20,7 @@ from carellama.store.tables import ACCOUNTS, SESSIONS
 
 LIFE_SECONDS = 7 * 86400.0  # whatever is done in it
 RENEW_SECONDS = 60.0
+log = logging.getLogger(__name__)
 
 
 def create_session(database: Database, account_id: str, *, idle_hours: float, address: str = "") -> str:
@@ -57,8 +60,11 @@ def read_session(database: Database, token: str) -> Account | None:
     if row is None:
         return None
     if now - row.last_seen >= RENEW_SECONDS:  # a write for each request would be one too many
-        with database.write_transaction() as connection:
-            connection.execute(update(SESSIONS).where(mine, SESSIONS.c.last_seen < now).values(last_seen=now))
+        try:
+            with database.write_transaction() as connection:
+                connection.execute(update(SESSIONS).where(mine, SESSIONS.c.last_seen < now).values(last_seen=now))
+        except UserError as error:  # the disk is full, or a backup holds the database: what is there can be read
+            log.warning("a session was not renewed: %s", error)
     return row_to_account(row)
 
 

@@ -28,9 +28,12 @@ from carellama.serve.web.access import Access
 from carellama.serve.web.accounts import Accounts, account_json
 from carellama.serve.web.session_auth import (
     AccountCaller,
+    cookie_name,
     csrf_token,
+    drop_cookie,
     drop_session,
     session_token,
+    set_cookie,
     set_session,
 )
 
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 public_router = APIRouter(prefix="/web", route_class=JsonRoute)  # of every page
 router = APIRouter(prefix="/web", route_class=JsonRoute)  # of a page with accounts
+DEVICE = "carellama_device"  # the cookie of a browser that has logged in before
+DEVICE_SECONDS = 180 * 86400
 LONGEST = 2000  # characters of a name or a password as it is sent; the store has the limits of an account
 
 
@@ -112,8 +117,21 @@ async def log_in(request: Request, body: Login) -> Response:
 
     accounts: Accounts = request.app.state.accounts
     address = address_of(request)
-    account = await accounts.check_password(lambda: verify_login(accounts.database, body.name, body.password, address))
-    return await begin_session(request, account)
+    device = request.cookies.get(cookie_name(request, DEVICE), "")[:128]
+    account = await accounts.check_password(
+        lambda: verify_login(accounts.database, body.name, body.password, address, device=device)
+    )
+    return await _know_device(request, account, await begin_session(request, account))
+
+
+async def _know_device(request: Request, account: Account, response: Response) -> Response:
+    """Let the browser be known at the next login: others' wrong passwords do not lock it out."""
+    from carellama.store.accounts import new_device
+
+    accounts: Accounts = request.app.state.accounts
+    if token := await accounts.ask(lambda: new_device(accounts.database, account.id)):
+        set_cookie(request, response, cookie_name(request, DEVICE), token, DEVICE_SECONDS)
+    return response
 
 
 async def begin_session(
@@ -180,7 +198,7 @@ async def create_account(request: Request, body: NewAccount) -> Response:
     account = await accounts.check_password(
         lambda: accept_invitation(accounts.database, body.token, body.name, body.password)
     )
-    return await begin_session(request, account, status=201)
+    return await _know_device(request, account, await begin_session(request, account, status=201))
 
 
 @router.post("/account/password", status_code=204)
@@ -216,6 +234,7 @@ async def forget_me(request: Request, body: Farewell) -> Response:
     # not "storage": others of this browser have their conversations there; the page deletes its own
     response = JSONResponse({"deleted": deleted}, headers={"clear-site-data": '"cache"'})
     drop_session(request, response)
+    drop_cookie(request, response, cookie_name(request, DEVICE))
     return response
 
 
