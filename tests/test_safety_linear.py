@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from carellama.records import Message
 from carellama.rules import Lexicon, Mention, normalize
 from carellama.safety.answers.urgency import makes_light_of, urgency_of
 from carellama.safety.rules.context import Context, Flag
 from carellama.safety.rules.measures import find_measures
 from carellama.safety.triage.rules import load_red_flags
+from carellama.safety.triage.triage import patient_text
 
 RULES = load_red_flags()
 WORDS = sorted({one.text.rstrip("*") for one in RULES.lexicon._literals})
@@ -144,3 +147,31 @@ def test_a_rule_that_has_fired_asks_no_more_how_mentions_are_meant() -> None:
         counts.append(len(asked))
         asked.clear()
     assert 0 < counts[1] < 6 * counts[0], counts  # it was 8: as many as there are mentions
+
+
+@pytest.mark.parametrize("piece", ["*", "<div>", "没有", "a ", "，"])
+def test_an_earlier_answer_without_a_question_takes_linear_time(piece: str) -> None:
+    # a pattern that began anew at each character took 24 s for 25,000 signs of markup
+    def seconds(characters: int) -> float:
+        answer = (piece * characters)[:characters]
+        messages = (Message("user", "hello"), Message("assistant", answer), Message("user", "yes"))
+        start = time.process_time()
+        assert patient_text(messages) == "hello\nyes"
+        return time.process_time() - start
+
+    few, many = seconds(25_000), seconds(400_000)
+    assert many < 60 * few + 0.5  # 16 times as long; a quadratic step would take 256 times
+
+
+@pytest.mark.parametrize(
+    ("answer", "asked"),
+    [
+        ("Do you feel pain in your chest?", "Do you feel pain in your chest?"),
+        ("Drink water. Is it worse at night? Rest.", "Is it worse at night?"),
+        ("多喝水。胸口疼吗？会出汗吗？", "会出汗吗？"),
+        ("First line\nany fever? none!", "any fever?"),
+    ],
+)
+def test_the_last_question_of_an_answer_is_the_one_affirmed(answer: str, asked: str) -> None:
+    messages = (Message("user", "hello"), Message("assistant", answer), Message("user", "yes"))
+    assert patient_text(messages).split("\n")[:2] == ["hello", asked]

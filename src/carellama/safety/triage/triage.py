@@ -31,7 +31,8 @@ from carellama.safety.triage.rules import LEVELS, Level, RedFlag, RedFlags, load
 PATTERNS = Patterns("safety/triage/patterns.yaml")
 
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufeff]")  # pasted along from web pages and chats
-_ASKED = re.compile(r"[^。！？!?.\n]*[?？]")
+# from the start of a sentence only: tried from each character, it takes quadratic time where no question follows
+_ASKED = re.compile(r"(?:^|(?<=[。！？!?.\n]))[^。！？!?.\n]*+[?？]")
 NEVER_OVERRULED = ("mind", "abuse")  # systems whose rules stand whatever the classifier says
 BY_CLASSIFIER = RedFlag(
     id="classifier",
