@@ -105,6 +105,14 @@ def test_a_session_that_ends_while_an_answer_streams_loses_nothing(device: Take,
         assert re.findall(r"word\d+", page.get_by_role("article").last.inner_text()) == [f"word{n}" for n in range(150)]
 
 
+def test_after_the_login_the_focus_is_at_the_conversation(device: Take, tmp_path: Path) -> None:
+    with accounts_page(tmp_path) as (server, database):
+        ana = device(server)
+        ana.create(invite(database), "Ana").wait_for_function("document.activeElement.id === 'thread'")
+        desk = device(server)
+        desk.log_in("Ana").wait_for_function("document.activeElement.id === 'thread'")
+
+
 def test_a_question_that_is_sent_after_the_end_of_the_session_is_answered_after_the_login(
     device: Take, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_rename_pin_delete_undo_and_search(visit: Callable[..., Visitor]) -> Non
         keys.to("Search conversations", most=80)
         keys.type("cold")
         until(lambda: page.get_by_role("link", name="Winter").count() == 0)
+        keys.type(" about drink")  # words in whatever order: of the title, and of the answer
         keys.to("About a cold")
         page.keyboard.press("Enter")
         page.get_by_role("article").get_by_text("Rest and drink.").wait_for()

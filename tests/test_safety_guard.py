@@ -9,11 +9,13 @@ import pytest
 
 from api_server import running
 from carellama.assistant import AS_OPENAI, Assistant
+from carellama.engine.base import Notice
 from carellama.engine.generate import generate
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.layer import SafetyLayer
+from carellama.safety.notices import mark_text
 from test_safety_layer import ALARM, QUIET, assistant, kinds, stream
 
 
@@ -34,6 +36,16 @@ def test_a_request_that_is_refused_does_not_reach_the_model() -> None:
     assert reply.text == "".join(piece.text for piece in pieces) == reply.notices[0].text
     assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("content_filter", 0, 0)
     assert generate(one, [FORGE], one.sampling) == [reply]
+
+
+def test_the_model_does_not_read_marks_of_the_layer_as_its_own_words() -> None:
+    read: list[str] = []
+    one = Assistant(ScriptedEngine(lambda given: read.append(given[1].content) or "Rest."), safety=SafetyLayer("on"))
+    marks = [mark_text(Notice("dose", "soon", text)) for text in ("No source is given.", "没有来源。")]
+    stream(
+        one, [Message("user", "How much?"), Message("assistant", f"2 mg [1].{marks[0]} 每日一次。{marks[1]}"), *QUIET]
+    )
+    assert read == ["2 mg [1]. 每日一次。"]
 
 
 def test_of_several_prompts_only_the_refused_is_not_asked() -> None:

@@ -82,6 +82,7 @@ def test_search_finds_titles_and_texts_whatever_their_case_and_width(store, peop
     for text, found in (
         ("STRASSENLÄRM", ["title"]), ("abc", ["title"]), ("发烧", ["text"]), ("FIRST", ["text"]), ("100%", ["text"]),
         ("50_", ["text"]), ("%", ["text"]), ("hidden", []), ("id", []), ("segments", []), ("stfirst", []),
+        ("abc  strassenlärm", ["title"]), ("50_mg 发烧 first", ["text"]), ("first abc", []), (" \t", []),
     ):  # fmt: skip
         assert store.search(mei, text) == found, text
 

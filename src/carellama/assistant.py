@@ -37,6 +37,7 @@ from carellama.engine.worker_pool import WorkerPool, read_pieces
 from carellama.records import Message, ModelCard
 from carellama.safety.guard.replies import without_refused
 from carellama.safety.layer import SafetyLayer, Screening
+from carellama.safety.notices import without_marks
 from carellama.safety.screened import submit_screened
 from carellama.text import language
 
@@ -150,9 +151,9 @@ class Assistant(EngineWrapper):
         return self.engine.tokenize(text, begin=begin, marks=marks)
 
     def _whole(self, messages: Prompt) -> Prompt:
-        """The conversation with a system message, without the requests that were refused."""
+        """The conversation with a system message, without the requests that were refused and the marks in answers."""
         if self.safety is not None:
-            messages = without_refused(messages)
+            messages = without_marks(without_refused(messages))
         if not self.system_prompt or (messages and messages[0].role == "system"):
             return messages
         return (Message("system", self.system_prompt), *messages)

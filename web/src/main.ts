@@ -63,7 +63,7 @@ async function enter(target: HTMLElement, token: string | null): Promise<void> {
   const onenter = (): void => {
     void unmount(entry)
     if (token !== null) show(null, true)
-    void start()
+    void start().then(() => document.getElementById('thread')?.focus()) // the button that had the focus is gone
   }
   const entry = mount(Entry, { target, props: { token, onenter } })
 }

@@ -1,7 +1,7 @@
 // What the stream does to an answer, and what of it is drawn how.
 import { describe, expect, it } from 'vitest'
 import { partsOf, plainText, splitThoughts } from '../src/lib/answer/parts'
-import { requestFor, wireMessages } from '../src/lib/answer/request'
+import { requestFor, trainingMessages, wireMessages } from '../src/lib/answer/request'
 import { addChunk, newMessage, textOf } from '../src/lib/answer/segments'
 import { readEvents } from '../src/lib/api/sse'
 import { newSentences, spoken } from '../src/lib/sentences'
@@ -101,6 +101,13 @@ describe('parts', () => {
 describe('requests', () => {
   it('leave out answers that never came and join the questions around them', () => {
     expect(wireMessages([message('user', 'a'), message(), message('user', 'b')], null)).toEqual([{ role: 'user', content: 'a\n\nb' }])
+  })
+  it('carry notices and marks to the server, and not into training data', () => {
+    const answered = { ...message(), segments: [{ text: 'Take 2 mg.', notices: [] }, { text: ' [Note: n]', notices: [notice('dose', 'n')] }] }
+    const refused = { ...message(), segments: [{ text: 'No.', notices: [notice('refusal', 'No.', 'refuse')] }] }
+    const path = [message('user', 'a'), answered, message('user', 'b'), refused, message('user', 'c')]
+    expect(wireMessages(path, null).map((one) => one.content)).toEqual(['a', 'Take 2 mg. [Note: n]', 'b', 'No.', 'c'])
+    expect(trainingMessages(path, null).map((one) => one.content)).toEqual(['a', 'Take 2 mg.', 'b', 'No.', 'c'])
   })
   it('send sampling for researchers only', () => {
     const settings = { adapter: '', mode: null, sampling: { temperature: 0.2, max_new_tokens: 9 }, system: 'S', logprobs: true } as never

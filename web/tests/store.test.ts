@@ -50,6 +50,8 @@ describe.each(['browser', 'nothing'] as const)('the store (%s)', (keep) => {
     await store.putDraft('c', 'draft 1~2片')
     expect([(await store.messages('c')).length, await store.draft('c')]).toEqual([5, 'draft 1~2片'])
     expect([await store.search(' A3 '), await store.search('a: TIT'), await store.search('b: tit')]).toEqual([['c'], ['c'], []])
+    // all words, in whatever order and wherever in the conversation, as one remembers them
+    expect([await store.search('tit a3 a:'), await store.search('tit absent'), await store.search(' ')]).toEqual([['c'], [], []])
     await store.remove('c')
     expect([await store.conversations(), await store.messages('c'), await store.search('a3'), await store.draft('c')]).toEqual([[], [], [], ''])
   })

@@ -8,10 +8,12 @@ Texts of this project, `notices.yaml`; the numbers are data with their source, `
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from carellama.engine.base import Notice
+from carellama.engine.base import Message, Notice
 from carellama.errors import lookup
 from carellama.package_data import package_yaml
 from carellama.safety.triage.triage import Finding
@@ -21,6 +23,7 @@ Language = Literal["en", "zh"]
 SHOWN_LEVELS = ("emergency", "urgent")  # of triage, whose notice a person is shown; others are fields only
 SHOWN = (*SHOWN_LEVELS, "refuse", "caution")  # levels of all notices that a person is shown
 DEFAULT_COUNTRY: dict[Language, str] = {"en": "US", "zh": "CN"}
+_MARK = re.compile(r" \[Note: [^\[\]]*\]|〔提示：[^〔〕]*〕")  # as `mark_text` writes them
 # Which line helps besides the ambulance, by the system of the rule.
 _LINES = {"mind": "crisis", "poisoning": "poison"}
 
@@ -86,6 +89,11 @@ def mark_text(notice: Notice) -> str:
     if notice.kind == "contradiction":
         return f"\n\n{notice.text}"
     return f"〔提示：{notice.text}〕" if language_of(notice.text) == "zh" else f" [Note: {notice.text}]"
+
+
+def without_marks(messages: Sequence[Message]) -> list[Message]:
+    """Return a conversation whose answers have no marks, for the model to read: it would write such notes itself."""
+    return [replace(one, content=_MARK.sub("", one.content)) if one.role == "assistant" else one for one in messages]
 
 
 def contradiction_notice(language: Language, *, stopped: bool) -> str:

@@ -56,7 +56,7 @@ def invite(argv: Sequence[str]) -> None:
         from carellama.store.invitations import create_invitation
 
         made, token = create_invitation(database, options.role, days=options.days)
-        _print_link(f"an invitation for a {made.role}", token, made.expires)
+        _print_link(f"an invitation with the role {made.role}", token, made.expires)
 
 
 def reset(argv: Sequence[str]) -> None:

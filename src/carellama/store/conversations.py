@@ -136,12 +136,14 @@ class ConversationStore:
         return bool(deleted)
 
     def search(self, account_id: str, text: str) -> Ids:
-        """The ids of conversations that have a text in their title or messages, whatever its case and width.
+        """The ids of conversations that have all words of a text, in whatever order, case and width.
 
-        Those that changed last first. All that an account has is read for it: the database cannot look into what is
-        encrypted.
+        Each word is in the title or in a message. Those that changed last first. All that an account has is read for
+        it: the database cannot look into what is encrypted.
         """
-        wanted, found = _folded(text), set()
+        words = set(_folded(text).split())
+        if not words:
+            return []
         with self._database.read_transaction() as connection:
             table = CONVERSATIONS.c
             conversations = connection.execute(
@@ -149,14 +151,11 @@ class ConversationStore:
                 .where(table.account_id == account_id)
                 .order_by(table.changed.desc(), table.id)
             ).all()
+            missing = {row.id: _without(words, str(self._read(row.body).get("title") or "")) for row in conversations}
             for row in _rows(connection, MESSAGES, MESSAGES.c.account_id == account_id):
-                if row.conversation_id not in found and wanted in _folded("\n".join(_texts(self._read(row.body)))):
-                    found.add(row.conversation_id)
-        return [
-            row.id
-            for row in conversations
-            if row.id in found or wanted in _folded(str(self._read(row.body).get("title") or ""))
-        ]
+                if left := missing.get(row.conversation_id):
+                    missing[row.conversation_id] = _without(left, "\n".join(_texts(self._read(row.body))))
+        return [row.id for row in conversations if not missing[row.id]]
 
     def draft(self, account_id: str, place: str) -> str:
         """What an account began to write at a place; "" for nothing."""
@@ -254,6 +253,12 @@ def _texts(message: JSONObject) -> Iterator[str]:
     for segment in segments if isinstance(segments, (list, tuple)) else ():
         if isinstance(segment, dict) and isinstance(segment.get("text"), str):
             yield segment["text"]
+
+
+def _without(words: set[str], text: str) -> set[str]:
+    """The words that a text does not have."""
+    where = _folded(text)
+    return {word for word in words if word not in where}
 
 
 def _folded(text: str) -> str:

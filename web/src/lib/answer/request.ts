@@ -2,13 +2,14 @@
 import type { Settings } from '../store/settings.svelte'
 import type { AnswerRequest, Config, Message, WireMessage } from '../types'
 import { wholeText } from '../files/attachments'
+import { ownText } from './segments'
 import { chosenCountry } from './country'
 
 /** The messages as the server takes them. Answers that never came are left out; questions around them become one. */
-export function wireMessages(path: Message[], system: string | null): WireMessage[] {
+export function wireMessages(path: Message[], system: string | null, textIn = wholeText): WireMessage[] {
   const wire: WireMessage[] = []
   for (const message of path) {
-    const content = wholeText(message)
+    const content = textIn(message)
     if (content.trim() === '') continue
     const last = wire.at(-1)
     if (message.role === 'user' && last?.role === 'user') last.content += `\n\n${content}`
@@ -19,6 +20,14 @@ export function wireMessages(path: Message[], system: string | null): WireMessag
     return [{ role: 'system', content: system }, ...rest]
   }
   return wire
+}
+
+/** The messages as training data: without what the safety layer said beside the model's words. */
+export function trainingMessages(path: Message[], system: string | null): WireMessage[] {
+  return wireMessages(path, system, (one) => {
+    const own = one.role === 'assistant' ? ownText(one) : ''
+    return own.trim() === '' ? wholeText(one) : own // a refusal stands for the model's words
+  })
 }
 
 export function requestFor(path: Message[], adapter: string, config: Config, settings: Settings): AnswerRequest {

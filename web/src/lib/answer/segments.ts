@@ -6,6 +6,11 @@ export function textOf(message: { segments: Segment[] }): string {
   return message.segments.map((segment) => segment.text).join('')
 }
 
+/** What the model wrote: marks and notices of the safety layer are no part of it. */
+export function ownText(message: { segments: Segment[] }): string {
+  return textOf({ segments: message.segments.filter((part) => part.notices.length === 0) })
+}
+
 export function newMessage(from: Pick<Message, 'id' | 'conversation' | 'parent' | 'role'> & Partial<Message>): Message {
   return {
     created: Date.now(),

@@ -9,7 +9,7 @@ export interface Store {
   conversations(): Promise<Conversation[]>
   conversation(id: string): Promise<Conversation | undefined>
   messages(conversation: string): Promise<Message[]>
-  /** Ids of the conversations that have `text` in their title or messages. */
+  /** Ids of the conversations that have every word of `text` in their title or messages. */
   search(text: string): Promise<string[]>
   putConversation(one: Conversation): Promise<void>
   putMessages(messages: Message[]): Promise<void>
@@ -51,13 +51,27 @@ export function databaseOf(account: string): string {
   return account === '' ? DATABASE : `${DATABASE}.${account}`
 }
 
-/** Conversations whose title or texts have `text`. */
+/** The words of a search, as they are compared. */
+export function searchWords(text: string): string[] {
+  return text.toLowerCase().split(/\s+/).filter(Boolean)
+}
+
+function without(words: string[], text: string): string[] {
+  const where = text.toLowerCase()
+  return words.filter((word) => !where.includes(word))
+}
+
+/** Conversations that have every word of `text`, in whatever order, each in their title or in one of their messages. */
 function found(text: string, conversations: Iterable<Conversation>, messages: Iterable<Message>): string[] {
-  const wanted = text.trim().toLowerCase()
-  const has = (where: string): boolean => where.toLowerCase().includes(wanted)
-  const ids = new Set([...conversations].filter((one) => has(one.title)).map((one) => one.id))
-  for (const message of messages) if (has(wholeText(message))) ids.add(message.conversation)
-  return [...ids]
+  const words = searchWords(text)
+  if (words.length === 0) return []
+  const missing = new Map([...conversations].map((one) => [one.id, without(words, one.title)]))
+  for (const message of messages) {
+    const left = missing.get(message.conversation)
+    if (left !== undefined && left.length > 0) missing.set(message.conversation, without(left, wholeText(message)))
+  }
+  const ids = [...missing].filter(([, left]) => left.length === 0).map(([id]) => id)
+  return ids
 }
 
 function openDatabase(name: string): Promise<IDBDatabase> {
