@@ -39,13 +39,11 @@ def test_a_request_that_is_refused_does_not_reach_the_model() -> None:
 
 
 def test_the_model_does_not_read_marks_of_the_layer_as_its_own_words() -> None:
-    read: list[str] = []
-    one = Assistant(ScriptedEngine(lambda given: read.append(given[1].content) or "Rest."), safety=SafetyLayer("on"))
+    one = Assistant(ScriptedEngine(lambda given: f"read: {given[1].content}"), safety=SafetyLayer("on"))
     marks = [mark_text(Notice("dose", "soon", text)) for text in ("No source is given.", "没有来源。")]
-    stream(
-        one, [Message("user", "How much?"), Message("assistant", f"2 mg [1].{marks[0]} 每日一次。{marks[1]}"), *QUIET]
-    )
-    assert read == ["2 mg [1]. 每日一次。"]
+    answer = f"Rest [1].{marks[0]} 多喝水。{marks[1]}"
+    _, reply = stream(one, [Message("user", "What helps?"), Message("assistant", answer), *QUIET])
+    assert reply.text.startswith("read: Rest [1]. 多喝水。") and "source" not in reply.text and "来源" not in reply.text
 
 
 def test_of_several_prompts_only_the_refused_is_not_asked() -> None:

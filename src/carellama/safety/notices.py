@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from carellama.engine.base import Message, Notice
+from carellama.engine.base import Notice
 from carellama.errors import lookup
 from carellama.package_data import package_yaml
+from carellama.records import Message
 from carellama.safety.triage.triage import Finding
 from carellama.text import HAN_CHARACTER
 
