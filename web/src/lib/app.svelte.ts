@@ -169,6 +169,8 @@ export class App {
 
 /** The words for an error, with what the server said of it. */
 export function errorWords(error: unknown): { text: string; detail: string; notices: Notice[] } {
+  // of IndexedDB: no room, or closed by the browser
+  if (error instanceof DOMException && error.name !== 'AbortError') return { text: t('error_storage'), detail: String(error), notices: [] }
   if (!(error instanceof RequestError)) return { text: t('error_broken'), detail: String(error), notices: [] }
   const { code, detail } = error.failure
   return { text: failureWords(code, error.retryAfterSeconds), detail, notices: error.notices }

@@ -215,6 +215,8 @@ export const en = {
   error_login: 'The server asks for a login, or does not know this address. Reload the page.',
   error_unavailable: 'What runs the model does not answer. Try again in a moment.',
   error_gone: 'The server no longer has this answer: it was restarted, or too much time has passed. What had arrived is kept; ask again for the rest.',
+  error_storage: 'This browser can keep no more: its storage is full or closed. What you wrote is still in the box. Export and delete earlier conversations, or make room on the device, and try again.',
+  moreConversations: 'Show older conversations ({n} more)',
   error_broken: 'Something went wrong on the server.',
   details: 'Details',
   model: 'Model',

@@ -217,6 +217,8 @@ export const zh: Words = {
   error_login: '服务器要求登录，或不接受当前网址，请刷新页面。',
   error_unavailable: '模型服务没有响应，请稍后再试。',
   error_gone: '服务器上已没有这个回答（可能已重启，或时间过长）。已收到的内容仍然保留，其余部分请重新提问。',
+  error_storage: '浏览器无法再保存内容：存储空间已满或已被关闭。您写的内容仍在输入框中。请导出并删除较早的对话，或清理设备空间后再试。',
+  moreConversations: '显示更早的对话（还有 {n} 段）',
   error_broken: '服务器出错。',
   details: '详细信息',
   model: '模型',
