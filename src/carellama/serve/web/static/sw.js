@@ -1,7 +1,7 @@
 // The service worker: the page opens without a network, to read earlier conversations. It keeps the page's own files
 // and nothing else: no question, no answer, nothing of /web/ or /v1/. vite.config.mjs fills in version and files.
-const CACHE = 'carellama-6d473db7dc84'
-const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-8jBcg71E.css","/assets/EntryPage-7531htcG.css","/assets/FeedbackForm-wh4K7Y2X.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-PI6ydWwl.css","/assets/ModelCards-DdGjFgn7.css","/assets/SessionDialog-Cttc4hvt.css","/assets/index-B3fBca1v.js","/assets/index-B9zBmAFs.css","/assets/index.svelte-DUTpfBzf.js","/assets/server-CbOeEOgm.js"]
+const CACHE = 'carellama-b2af738ee10b'
+const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-8jBcg71E.css","/assets/EntryPage-7531htcG.css","/assets/FeedbackForm-wh4K7Y2X.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-PI6ydWwl.css","/assets/ModelCards-DdGjFgn7.css","/assets/SessionDialog-Cttc4hvt.css","/assets/index-BdeBA8wi.js","/assets/index-DSU0dBib.css","/assets/index.svelte-DQUxIUCo.js","/assets/server-CbOeEOgm.js"]
 const SHELL = '/'
 
 self.addEventListener('install', (event) => {
