@@ -13,10 +13,11 @@ import pytest
 from sqlalchemy import select
 
 from carellama.errors import UserError
-from carellama.store import accounts, tables
+from carellama.store import accounts, invitations, tables
 from carellama.store.cipher import Cipher, new_key
 from carellama.store.conversations import ConversationConflict, ConversationNotFound, ConversationStore
 from carellama.store.database import open_database
+from carellama.store.feedback import FeedbackStore
 from store_places import clock, database, fast_passwords, opened, place, postgres_server
 
 __all__ = ["clock", "database", "place", "postgres_server"]
@@ -129,6 +130,12 @@ def test_an_id_that_cannot_be_is_refused_and_never_there(store, people, id):
     if isinstance(id, str):
         assert store.get(people[0], id) is None and not store.delete(people[0], id)
         assert store.messages(people[0], id) == [] and store.draft(people[0], id) == ""
+
+
+def test_an_id_that_postgresql_does_not_take_is_that_of_nothing(database):
+    assert accounts.get_account(database, "a\0") is None
+    assert not invitations.delete_invitation(database, "a\0")
+    assert not FeedbackStore(database, None).delete("a\0", account_id=None)
 
 
 def test_an_id_of_another_account_is_refused_and_nothing_changes(store, people):

@@ -110,6 +110,8 @@ def name_key(name: str) -> str:
 
 def get_account(database: Database, id: str) -> Account | None:
     """The account of an id."""
+    if "\0" in id:  # which PostgreSQL does not take
+        return None
     with database.read_transaction() as connection:
         row = connection.execute(select(ACCOUNTS).where(ACCOUNTS.c.id == id)).one_or_none()
     return None if row is None else row_to_account(row)

@@ -44,6 +44,8 @@ class FeedbackStore:
 
     def delete(self, id: str, *, account_id: str | None) -> bool:
         """Delete feedback of this account, or of nobody known (None). Returns whether there was such a row."""
+        if "\0" in id:  # which PostgreSQL does not take
+            return False
         mine = FEEDBACK.c.account_id.is_(None) if account_id is None else FEEDBACK.c.account_id == account_id
         with self._database.write_transaction() as connection:
             return connection.execute(delete(FEEDBACK).where(FEEDBACK.c.id == id, mine)).rowcount > 0

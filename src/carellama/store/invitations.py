@@ -134,6 +134,8 @@ def list_invitations(database: Database) -> list[Invitation]:
 
 def delete_invitation(database: Database, id: str) -> bool:
     """Take an invitation back; False: there is none of this id."""
+    if "\0" in id:  # which PostgreSQL does not take
+        return False
     with database.write_transaction() as connection:
         return bool(connection.execute(delete(INVITATIONS).where(INVITATIONS.c.id == id)).rowcount)
 
