@@ -155,7 +155,7 @@ def test_an_account_is_forgotten_by_who_types_its_name(place, typed, capsys, mon
     monkeypatch.setattr("builtins.input", lambda _: "mei")
     call("accounts forget", ["mei"])
     said = capsys.readouterr().err
-    assert "with 1 conversations" in said and "older backup files" in said
+    assert "with 1 conversation\n" in said and "older backup files" in said
     assert accounts.list_accounts(database) == []
 
 
@@ -173,7 +173,7 @@ def test_a_backup_is_written_and_restored(place, typed, tmp_path, capsys, monkey
     add(typed, "mei")
     path = str(tmp_path / "backup.db")
     call("store backup", [path])
-    assert "1 accounts; sessions and invitations are not in it" in capsys.readouterr().err
+    assert "1 account; sessions and invitations are not in it" in capsys.readouterr().err
     with pytest.raises(UserError, match="--overwrite"):
         call("store backup", [path])
     with pytest.raises(UserError, match="--overwrite"):
@@ -181,7 +181,7 @@ def test_a_backup_is_written_and_restored(place, typed, tmp_path, capsys, monkey
     call("accounts forget", ["mei", "--yes"])
     capsys.readouterr()
     call("store restore", [path])
-    assert "left out: 1 accounts" in capsys.readouterr().err
+    assert "left out: 1 account forgotten since" in capsys.readouterr().err
     call("store restore", [path, "--database", str(tmp_path / "other.db")])
     said = capsys.readouterr().err
     assert "1 accounts" in said and "as of 20" in said and "log in again" in said
@@ -195,11 +195,11 @@ def test_old_conversations_are_pruned(place, typed, capsys):
     sessions.create_session(database, id, idle_hours=1)
     capsys.readouterr()
     call("store prune", ["--days", "50"])
-    assert "deleted 1 sessions" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("deleted 1 session\n")
     call("store prune", [])
     assert "deleted nothing" in capsys.readouterr().err
     call("store prune", ["--days", "30"])
-    assert "deleted 1 conversations" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("deleted 1 conversation\n")
     assert b"WORDS" not in Path(place).read_bytes()
 
 

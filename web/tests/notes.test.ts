@@ -30,3 +30,12 @@ describe('a note', () => {
     expect(marked('<p>Take 5 mg.** Next.*</p>')).toEqual(['Take 5 mg.', 'Next.'])
   })
 })
+
+describe('the words of components', () => {
+  it('have the colon of the language between two of them', () => {
+    const sources = import.meta.glob('../src/**/*.svelte', { query: '?raw', import: 'default', eager: true }) as Record<string, string>
+    const markup = Object.entries(sources).map(([name, text]) => [name, text.replace(/<style>[^]*<\/style>/, '')] as const)
+    expect(markup.length).toBeGreaterThan(30)
+    expect(markup.flatMap(([name, text]) => (text.match(/(?:\{t\([^)]*\)\}|\$\{letter\}): .*/g) ?? []).map((line) => `${name}: ${line}`))).toEqual([])
+  })
+})

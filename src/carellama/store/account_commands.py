@@ -30,6 +30,7 @@ from carellama.errors import UserError, need
 from carellama.files import print_status
 from carellama.records import JSONObject
 from carellama.store.commands import format_minute, format_time, print_table
+from carellama.store.store_commands import describe_rows
 
 if TYPE_CHECKING:
     from carellama.store.accounts import Account
@@ -148,8 +149,7 @@ def forget(argv: Sequence[str]) -> None:
         if not options.yes:
             _ask(account.name)
         counts = forget_account(database, account.id)
-        deleted = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items() if count)
-        print_status(f"account {account.name} is deleted, with {deleted or 'nothing else'}")
+        print_status(f"account {account.name} is deleted, with {describe_rows(counts) or 'nothing else'}")
         print_status("older backup files still have its words: delete them, or make new ones in their place")
 
 

@@ -31,7 +31,7 @@ def backup(argv: Sequence[str]) -> None:
 
         path = Path(options.file).expanduser()
         rows = write_backup(database, path, overwrite=options.overwrite)
-        print_status(f"{path}: {_counts(rows)}; sessions and invitations are not in it")
+        print_status(f"{path}: {describe_rows(rows) or 'nothing'}; sessions and invitations are not in it")
 
 
 def restore(argv: Sequence[str]) -> None:
@@ -44,9 +44,11 @@ def restore(argv: Sequence[str]) -> None:
         from carellama.store.backup import restore_backup
 
         done = restore_backup(database, path, overwrite=options.overwrite)
-        print_status(f"{database.name}: {_counts(done.rows)}{f', as of {done.made}' if done.made else ''}")
+        when = f", as of {done.made}" if done.made else ""
+        print_status(f"{database.name}: {describe_rows(done.rows) or 'nothing'}{when}")
         if done.erased:
-            print_status(f"left out: {done.erased:,} accounts that were forgotten since, with all that they had")
+            forgotten = describe_rows({"accounts": done.erased})
+            print_status(f"left out: {forgotten} forgotten since, with all that belonged to it")
         print_status("passwords, roles and limits are those of that time; everybody has to log in again")
         if done.encrypted:
             print_status("it is encrypted: the server needs the key of that time")
@@ -63,7 +65,7 @@ def prune(argv: Sequence[str]) -> None:
         rows = {"sessions": prune_sessions(database), "invitations": prune_invitations(database)}
         if options.days is not None:
             rows = {"conversations": prune_conversations(database, options.days)} | rows
-        print_status(f"{database.name}: deleted {_counts(rows)}")
+        print_status(f"{database.name}: deleted {describe_rows(rows) or 'nothing'}")
         if not database.scrub():
             raise UserError(
                 f"{database.name} is in use, or the disk is full: what was deleted may still be in its files; stop the "
@@ -102,9 +104,12 @@ def new_key(argv: Sequence[str]) -> None:
     print_status(f"{path}: keep a copy elsewhere, apart from the backups; without it nobody can read the texts")
 
 
-def _counts(rows: Mapping[str, int]) -> str:
+def describe_rows(rows: Mapping[str, int]) -> str:
+    """Return numbers of rows by table as words: "1 account, 2 messages"; "" for none."""
     named = {name.removeprefix("carellama_").replace("_", " "): count for name, count in rows.items()}
-    return ", ".join(f"{count:,} {name}" for name, count in named.items() if count) or "nothing"
+    return ", ".join(
+        f"{count:,} {name.removesuffix('s') if count == 1 else name}" for name, count in named.items() if count
+    )
 
 
 @contextmanager
