@@ -14,7 +14,7 @@ from api_server import Running, running
 from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
 from carellama.serve.web.access import Access, decide_access
-from carellama.serve.web.accounts import Accounts, open_accounts
+from carellama.serve.web.accounts.service import Accounts, open_accounts
 from carellama.serve.web.app import MAX_BODY_BYTES, add_page
 from carellama.serve.web.page_files import page_paths
 from carellama.store.accounts import Role

@@ -23,7 +23,7 @@ from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
 from carellama.safety.layer import SafetyLayer
 from carellama.serve.web.access import decide_access
-from carellama.serve.web.accounts import open_accounts
+from carellama.serve.web.accounts.service import open_accounts
 from carellama.serve.web.app import MAX_BODY_BYTES, add_page
 from carellama.store.accounts import Role
 from carellama.store.database import Database

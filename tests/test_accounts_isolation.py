@@ -15,8 +15,9 @@ from account_site import PASSWORD, Person, Site, accounts_site, conversation, me
 from api_server import until
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.serve.web import conversation_routes, routes
-from carellama.serve.web.accounts import Accounts
+from carellama.serve.web import routes
+from carellama.serve.web.accounts import conversation_routes
+from carellama.serve.web.accounts.service import Accounts
 from carellama.store.accounts import set_disabled
 from carellama.store.sessions import end_sessions
 from store_places import fast_passwords, place, postgres_server
@@ -327,7 +328,7 @@ def test_the_hourly_task_begins_with_the_server_and_ends_with_it(
         return 0
 
     monkeypatch.setattr(Accounts, "prune", prune)
-    monkeypatch.setattr("carellama.serve.web.accounts.PRUNE_SECONDS", 0.02)
+    monkeypatch.setattr("carellama.serve.web.accounts.service.PRUNE_SECONDS", 0.02)
     with accounts_site(tmp_path):
         until(lambda: len(asked) > 2)
 

@@ -151,7 +151,7 @@ def test_a_signature_that_is_not_the_providers_is_refused(
 def test_new_keys_of_the_provider_are_looked_up(world: tuple[Site, Provider], monkeypatch: pytest.MonkeyPatch) -> None:
     site, one = world
     assert log_in(site.visitor(), one).status_code == 303
-    monkeypatch.setattr("carellama.serve.web.oidc.KEYS_SECONDS", 0.0)
+    monkeypatch.setattr("carellama.serve.web.accounts.oidc.KEYS_SECONDS", 0.0)
     one.key = one.signing = jwk.RSAKey.generate_key(2048, {"kid": "k2", "use": "sig"})
     one.header = {"alg": "RS256", "kid": "k2"}
     assert log_in(site.visitor(), one).status_code == 303
@@ -178,7 +178,7 @@ def test_a_login_takes_at_most_ten_minutes(world: tuple[Site, Provider], monkeyp
     site, one = world
     person = site.visitor()
     address = leave(person, one)
-    monkeypatch.setattr("carellama.serve.web.oidc.LOGIN_SECONDS", -1)
+    monkeypatch.setattr("carellama.serve.web.accounts.oidc.LOGIN_SECONDS", -1)
     assert come_back(person, address).status_code == 400
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from account_site import PASSWORD, Clock, Site, accounts_site
 from carellama.serve.api.middleware import PUBLIC_ROUTES
-from carellama.serve.web import accounts as accounts_module
+from carellama.serve.web.accounts import service as accounts_module
+from carellama.serve.web.accounts.session_auth import FOR_VISITORS
 from carellama.serve.web.app import HEADERS
-from carellama.serve.web.session_auth import FOR_VISITORS
 from carellama.store.accounts import set_disabled
 from carellama.store.keys import Limits, create_key
 from store_places import fast_passwords

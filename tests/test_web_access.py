@@ -12,7 +12,7 @@ import pytest
 from carellama.config.serve import WebOptions
 from carellama.errors import UserError
 from carellama.serve.web.access import Access, decide_access
-from carellama.serve.web.accounts import open_accounts
+from carellama.serve.web.accounts.service import open_accounts
 from carellama.serve.web.app import notes
 from carellama.serve.web.page_files import PagePaths
 from carellama.store.accounts import create_account

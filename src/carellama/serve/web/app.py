@@ -32,9 +32,11 @@ from carellama.serve.api.auth import NoAuth
 from carellama.serve.api.schemas import Mode
 from carellama.serve.api.server import run
 from carellama.serve.hosts import bind_socket, url_of
-from carellama.serve.web import account_routes, admin_routes, conversation_routes, files, oidc_routes, research
+from carellama.serve.web import files, research
 from carellama.serve.web.access import Access
-from carellama.serve.web.accounts import Accounts, add_retention, open_accounts
+from carellama.serve.web.accounts import admin_routes, conversation_routes, oidc_routes
+from carellama.serve.web.accounts import routes as account_routes
+from carellama.serve.web.accounts.service import Accounts, add_retention, open_accounts
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.feedback import add_feedback, open_feedback
 from carellama.serve.web.gate import Gate

@@ -31,10 +31,10 @@ from carellama.serve.api.routes.context import check_capacity, context_of
 from carellama.serve.api.schemas import ChatRequest
 from carellama.serve.api.streaming import run_in_thread
 from carellama.serve.web.access import Access
-from carellama.serve.web.accounts import account_json
+from carellama.serve.web.accounts.service import account_json
+from carellama.serve.web.accounts.session_auth import AccountCaller, csrf_token
 from carellama.serve.web.answers import Answers
 from carellama.serve.web.files import PATH
-from carellama.serve.web.session_auth import AccountCaller, csrf_token
 from carellama.serve.web.viewer import viewer_of
 
 router = APIRouter(prefix="/web", route_class=JsonRoute)

@@ -9,8 +9,8 @@ from fastapi import Request
 
 from carellama.config.serve import Profile
 from carellama.serve.api.routes.context import context_of
-from carellama.serve.web.accounts import PROFILES
-from carellama.serve.web.session_auth import AccountCaller
+from carellama.serve.web.accounts.service import PROFILES
+from carellama.serve.web.accounts.session_auth import AccountCaller
 
 
 def viewer_of(request: Request) -> Profile:

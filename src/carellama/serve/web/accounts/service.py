@@ -24,9 +24,9 @@ from carellama.serve.api.auth import database_unavailable
 from carellama.serve.api.errors import InvalidRequest, Rejected
 from carellama.serve.api.streaming import run_in_thread
 from carellama.serve.web.access import Access
-from carellama.serve.web.oidc import OidcProvider, provider_of
+from carellama.serve.web.accounts.oidc import OidcProvider, provider_of
+from carellama.serve.web.accounts.session_auth import SessionAuth
 from carellama.serve.web.page_files import STATIC, PagePaths, page_paths
-from carellama.serve.web.session_auth import SessionAuth
 
 if TYPE_CHECKING:
     from carellama.store.accounts import Account

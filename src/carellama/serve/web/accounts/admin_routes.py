@@ -16,9 +16,9 @@ from starlette.responses import JSONResponse, Response
 
 from carellama.serve.api.errors import InvalidRequest, Rejected
 from carellama.serve.api.json_body import JsonRoute
-from carellama.serve.web.account_routes import Body, accounts_of, listed
-from carellama.serve.web.accounts import Accounts
-from carellama.serve.web.session_auth import AccountCaller
+from carellama.serve.web.accounts.routes import Body, accounts_of, listed
+from carellama.serve.web.accounts.service import Accounts
+from carellama.serve.web.accounts.session_auth import AccountCaller
 
 if TYPE_CHECKING:
     from carellama.store.accounts import Account

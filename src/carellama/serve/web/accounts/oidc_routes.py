@@ -14,10 +14,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from carellama.serve.api.errors import InvalidRequest, Rejected
-from carellama.serve.web.account_routes import begin_session
-from carellama.serve.web.accounts import Accounts
-from carellama.serve.web.oidc import LOGIN_SECONDS, OidcError, OidcProvider
-from carellama.serve.web.session_auth import cookie_name, drop_cookie, set_cookie
+from carellama.serve.web.accounts.oidc import LOGIN_SECONDS, OidcError, OidcProvider
+from carellama.serve.web.accounts.routes import begin_session
+from carellama.serve.web.accounts.service import Accounts
+from carellama.serve.web.accounts.session_auth import cookie_name, drop_cookie, set_cookie
 
 router = APIRouter(prefix="/web/oidc", include_in_schema=False)
 COOKIE = "carellama_oidc"

@@ -20,8 +20,8 @@ from starlette.responses import JSONResponse, Response
 from carellama.records import JSONObject
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
-from carellama.serve.web.account_routes import Body, accounts_of
-from carellama.serve.web.accounts import Accounts, no_conversation
+from carellama.serve.web.accounts.routes import Body, accounts_of
+from carellama.serve.web.accounts.service import Accounts, no_conversation
 
 if TYPE_CHECKING:
     from carellama.store.conversations import ConversationStore

@@ -25,8 +25,8 @@ from carellama.safety.notices import DEFAULT_COUNTRY, disclaimer
 from carellama.serve.api.errors import InvalidRequest
 from carellama.serve.api.json_body import JsonRoute
 from carellama.serve.web.access import Access
-from carellama.serve.web.accounts import Accounts, account_json
-from carellama.serve.web.session_auth import (
+from carellama.serve.web.accounts.service import Accounts, account_json
+from carellama.serve.web.accounts.session_auth import (
     AccountCaller,
     cookie_name,
     csrf_token,
