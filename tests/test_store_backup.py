@@ -17,6 +17,7 @@ from carellama.store import accounts, backup, invitations, keys, sessions, table
 from carellama.store.backup import restore_backup, write_backup
 from carellama.store.cipher import Cipher, new_key
 from carellama.store.conversations import ConversationStore
+from carellama.store.feedback import FeedbackStore
 from store_places import (
     clock,
     database,
@@ -47,6 +48,7 @@ def filled(database):
         store.put_messages(id, f"c{number}", [{"id": "m1", "content": "0.1 + 0.2"}, {"id": "m2", "content": "\0"}])
         store.put_draft(id, "new", "since Monday")
         sessions.create_session(database, id, idle_hours=12)
+        FeedbackStore(database, None).add({"rating": "down", "comment": "咳嗽"}, account_id=id)
     invitations.create_invitation(database, "patient")
     key, _ = keys.create_key(database, name="ward3", scopes=("chat",), limits=keys.Limits(60, None, 2**40))
     usage.end_lease(database, usage.start_lease(database, key.id, 2**33), 2**33)

@@ -184,7 +184,7 @@ def test_a_backup_is_written_and_restored(place, typed, tmp_path, capsys, monkey
     assert "left out: 1 account forgotten since" in capsys.readouterr().err
     call("store restore", [path, "--database", str(tmp_path / "other.db")])
     said = capsys.readouterr().err
-    assert "1 accounts" in said and "as of 20" in said and "log in again" in said
+    assert "1 account," in said and "as of 20" in said and "log in again" in said
 
 
 def test_old_conversations_are_pruned(place, typed, capsys):
