@@ -71,6 +71,19 @@ def test_feedback_is_sent_with_consent_alone_and_withdrawn(visit: Callable[..., 
         assert one.page.get_by_role("button", name="Bad answer").get_attribute("aria-pressed") == "false"
 
 
+def test_a_thumb_without_a_form_is_said_not_to_be_sent(visit: Callable[..., Visitor], tmp_path: Path) -> None:
+    with judged_site(tmp_path) as (server, options):
+        one = visit(server)
+        one.ask("How many tablets?")
+        one.page.get_by_role("button", name="Bad answer").click()
+        one.page.get_by_role("dialog").wait_for()
+        one.page.keyboard.press("Escape")
+        one.page.get_by_text("Not sent.").wait_for()
+        assert not Path(str(options.database)).exists()
+        one.page.get_by_role("button", name="Send with a reason").click()
+        one.page.get_by_role("dialog").get_by_text("I agree that this is stored").wait_for()
+
+
 STATES: dict[str, dict[str, Any]] = {
     "phone": {"size": PHONE, "locale": "zh-CN", "color_scheme": "dark"},
     "small": {"size": {"width": 320, "height": 568}},

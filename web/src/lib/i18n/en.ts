@@ -109,6 +109,8 @@ export const en = {
   thumbUp: 'Good answer',
   thumbDown: 'Bad answer',
   feedbackStored: 'Your feedback is stored.',
+  feedbackNotSent: 'Not sent.',
+  feedbackSend: 'Send with a reason',
   feedbackWithdraw: 'Withdraw',
   feedbackWithdrawn: 'Your feedback was deleted on the server.',
   feedbackStays: 'It could not be withdrawn just now; it is still stored.',

@@ -111,6 +111,8 @@ export const zh: Words = {
   thumbUp: '回答得好',
   thumbDown: '回答得不好',
   feedbackStored: '您的评价已保存。',
+  feedbackNotSent: '尚未发送。',
+  feedbackSend: '填写理由并发送',
   feedbackWithdraw: '撤回',
   feedbackWithdrawn: '服务器上的评价已删除。',
   feedbackStays: '暂时无法撤回，评价仍保存在服务器上。',
