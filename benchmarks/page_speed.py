@@ -111,7 +111,7 @@ def frames(browser: Any, messages: int) -> None:
         page = one.page
         page.get_by_role("button", name="Export and import").click()
         file = {"name": "kept.json", "mimeType": "application/json", "buffer": json.dumps(kept).encode()}
-        page.locator("input[type=file]").set_input_files(file)
+        page.locator("input[type=file][accept*=json]").set_input_files(file)
         page.get_by_text("Imported: 1").wait_for()
         page.keyboard.press("Escape")
         page.get_by_role("article").last.wait_for()
