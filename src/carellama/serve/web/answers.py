@@ -20,6 +20,7 @@ import asyncio
 import json
 import secrets
 import time
+from array import array
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from functools import partial
@@ -90,15 +91,15 @@ class Answers:
         if answer.id not in self._answers:  # its owner was forgotten meanwhile
             return
         self._kept_bytes += answer.size
-        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._forget, answer)
+        asyncio.get_running_loop().call_later(KEEP_SECONDS, self._forget, answer.id)  # the timer holds no answer
         for old in list(self._answers.values()):
             if self._kept_bytes <= MAX_KEPT_BYTES:
                 break
             if old.ended and old is not answer:  # which nobody may have read yet
-                self._forget(old)
+                self._forget(old.id)
 
-    def _forget(self, answer: Answer) -> None:
-        if self._answers.pop(answer.id, None) is not None:
+    def _forget(self, id: str) -> None:
+        if (answer := self._answers.pop(id, None)) is not None:
             self._kept_bytes -= answer.size
 
 
@@ -124,8 +125,8 @@ class Answer:
         self.id, self.owner, self.state = id, owner, state
         self.task: asyncio.Task[None] | None = None
         self.ended = False
-        self.size = 0  # bytes of the events
-        self._events: list[AnswerEvent] = []
+        self._sent = bytearray()  # the events as they are sent: an object for each took four times their bytes
+        self._ends = array("Q")  # where each of them ends
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
         self._inner: dict[str, Any] = {}  # the state of the inner request, with its context
@@ -151,6 +152,12 @@ class Answer:
         finally:
             self._append(DONE)
             self.ended = True
+            self._inner = {}  # the request is not needed any more
+
+    @property
+    def size(self) -> int:
+        """Bytes that its events take."""
+        return len(self._sent) + len(self._ends) * self._ends.itemsize
 
     def stop(self) -> None:
         """End the answer, as a client that hangs up does; what there is of it stays."""
@@ -181,13 +188,13 @@ class Answer:
 
     async def follow(self, after: int = 0) -> AsyncIterator[bytes]:
         """Yield the events behind number `after` as they come, until the last one."""
-        at, told = min(max(after, 0), len(self._events)), None
+        at, told = min(max(after, 0), len(self._ends)), None
         sent = time.monotonic()
         while True:
             changed, part = self._changed, b""
-            if at < len(self._events):
-                part = b"".join(event.numbered(number) for number, event in enumerate(self._events[at:], at + 1))
-                at = len(self._events)
+            if at < len(self._ends):
+                part = bytes(self._sent[self._ends[at - 1] if at else 0 :])
+                at = len(self._ends)
             elif not at and (place := self.place) not in (None, told):
                 told, part = place, _queue_event(*place)
             elif time.monotonic() - sent >= KEEPALIVE_SECONDS:
@@ -195,7 +202,7 @@ class Answer:
             if part:
                 yield part
                 sent = time.monotonic()
-            if at == len(self._events):
+            if at == len(self._ends):
                 if self.ended:
                     return
                 with suppress(TimeoutError):
@@ -222,8 +229,8 @@ class Answer:
                 self._append(_compact(chunk))
 
     def _append(self, event: AnswerEvent) -> None:
-        self._events.append(event)
-        self.size += len(event.data)
+        self._sent += event.numbered(len(self._ends) + 1)
+        self._ends.append(len(self._sent))
         self._changed.set()
         self._changed = asyncio.Event()
 
