@@ -125,7 +125,7 @@ class Answer:
         self.id, self.owner, self.state = id, owner, state
         self.task: asyncio.Task[None] | None = None
         self.ended = False
-        self._sent = bytearray()  # the events as they are sent: an object for each took four times their bytes
+        self._sent = bytearray()  # the events as they are sent; an object for each would take several times as much
         self._ends = array("Q")  # where each of them ends
         self._changed = asyncio.Event()
         self._stopped = asyncio.Event()
