@@ -48,7 +48,7 @@ def create_session(database: Database, account_id: str, *, idle_hours: float, ad
 
 
 def read_session(database: Database, token: str) -> Account | None:
-    """Whose session it is; its idle time begins anew. None: it is unknown or over, or the account is disabled."""
+    """Whose session it is; its idle time starts again. None: it is unknown or over, or the account is disabled."""
     mine = SESSIONS.c.token_hash == hash_secret(token)
     with database.read_transaction() as connection:
         now = database.now(connection)

@@ -15,7 +15,7 @@ export let epoch = 0
 const waiting = new Set<() => void>()
 const channel = typeof BroadcastChannel === 'undefined' ? null : new BroadcastChannel(CHANNEL)
 
-/** Loads the page anew for another account. Nothing of the earlier one is shown, and back does not bring it back. */
+/** Reloads the page for another account. Nothing of the earlier one is shown, and back does not bring it back. */
 export const leave = {
   wanted: false, // then nothing is asked about what is unsaved
   now(): void {
@@ -80,7 +80,7 @@ export function tellLogout(): void {
   channel?.postMessage({ account: null })
 }
 
-/** Follows logins and logouts of other tabs; returns what ends it. `check` reads the session anew. */
+/** Follows logins and logouts of other tabs; returns what ends it. `check` reads the session again. */
 export function listenForAccounts(check: () => Promise<unknown>): () => void {
   const hear = (event: MessageEvent<{ account: string | null }>): void => {
     if (session.account === null) return

@@ -25,7 +25,7 @@ const en = {
   ended: 'Please log in again',
   endedWhy: 'Your session has ended. Nothing is lost: what you wrote is still here and goes on after you log in.',
   endedOther: 'Use another account',
-  endedOtherWhy: 'The page is loaded anew. What is not saved yet is lost.',
+  endedOtherWhy: 'The page is reloaded. What is not saved yet is lost.',
   invitation: 'Create your account',
   invitationReading: 'Reading the invitation …',
   invitationRole: 'You were invited as: {role}. The invitation ends on {date}.',

@@ -76,7 +76,7 @@ async def search(request: Request, body: Search) -> Response:
 async def read_conversation(request: Request, id: str) -> Response:
     """One conversation. Raises `InvalidRequest` (404)."""
     accounts, store, who = store_of(request)
-    return JSONResponse(_found(await accounts.ask(lambda: store.get(who, id))))
+    return JSONResponse(_require_conversation(await accounts.ask(lambda: store.get(who, id))))
 
 
 @router.put("/conversations/{id}", status_code=204)
@@ -154,7 +154,7 @@ def _check_place(place: str) -> None:
         raise InvalidRequest(f"a draft has a place: {ID_WORDS}", "place")
 
 
-def _found(value: JSONObject | None) -> JSONObject:
+def _require_conversation(value: JSONObject | None) -> JSONObject:
     if value is None:
         raise no_conversation()
     return value
