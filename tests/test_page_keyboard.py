@@ -63,7 +63,7 @@ class Keyboard:
 
     def ask(self, question: str) -> None:
         """Type a question and send it; the focus is in the box."""
-        assert QUESTION.match(self.focus), self.focus
+        until(lambda: bool(QUESTION.match(self.focus)))
         self.type(question)
         self.press("Enter")
 
@@ -77,7 +77,7 @@ def test_ask_read_stop_ask_again_compare_and_edit(visit: Callable[..., Visitor])
         keys.to("Your question")
         keys.ask("How do I treat a cold?")
         page.get_by_role("button", name=re.compile("^Ask again")).wait_for()
-        assert QUESTION.match(keys.focus), "the focus stays in the box"
+        until(lambda: bool(QUESTION.match(keys.focus)))  # the focus stays in the box
         # read: the conversation scrolls by keys
         region = page.get_by_role("region", name=re.compile("^How do I treat"))
         keys.to("How do I treat a cold|You", "Shift+Tab")
@@ -103,7 +103,7 @@ def test_ask_read_stop_ask_again_compare_and_edit(visit: Callable[..., Visitor])
         until(lambda: keys.focus == "Edit your question" and page.locator("article textarea").count() == 1)
         page.keyboard.press("Escape")
         until(lambda: page.locator("article textarea").count() == 0)
-        assert keys.focus == "Edit your question", "the focus goes back"
+        until(lambda: keys.focus == "Edit your question")  # the focus goes back
         page.keyboard.press("Enter")
         page.locator("article textarea").wait_for()
         page.keyboard.press("ControlOrMeta+A")
@@ -120,7 +120,7 @@ def test_ask_read_stop_ask_again_compare_and_edit(visit: Callable[..., Visitor])
         keys.to("Stop")
         page.keyboard.press("Enter")
         page.get_by_text("You stopped this answer.").wait_for()
-        assert QUESTION.match(keys.focus)
+        until(lambda: bool(QUESTION.match(keys.focus)))
         assert keys.steps > 10
 
 
@@ -155,7 +155,7 @@ def test_rename_pin_delete_undo_and_search(visit: Callable[..., Visitor]) -> Non
         keys.to("Undo", most=80)
         page.keyboard.press("Enter")
         page.get_by_role("link", name="Winter").wait_for()
-        assert keys.focus, "the focus is not lost with the button"
+        until(lambda: keys.focus.startswith("Winter"))  # the focus is not lost with the button
         keys.to("Search conversations", most=80)
         keys.type("cold")
         until(lambda: page.get_by_role("link", name="Winter").count() == 0)
