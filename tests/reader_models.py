@@ -20,7 +20,7 @@ import torch
 
 from carellama.config.model import ModelOptions
 from carellama.export.merge import export_model
-from carellama.export.parity import conversations
+from carellama.export.parity.read_back import conversations
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters
 from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.merge import export_model
-from carellama.export.parity import conversations
+from carellama.export.parity.read_back import conversations
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.readers import make_readable, readable_config
 from carellama.templates.template import get_template

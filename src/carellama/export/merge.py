@@ -36,7 +36,7 @@ from carellama.templates.template import Template, get_template
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from carellama.export.parity import ParityReport
+    from carellama.export.parity.read_back import ParityReport
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def export_model(
     """
     import torch
 
-    from carellama.export.parity import check_parity, measure
+    from carellama.export.parity.read_back import check_parity, measure
     from carellama.export.scoring import prepare_scoring
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, merge_adapters

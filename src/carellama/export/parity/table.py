@@ -1,0 +1,79 @@
+"""The figures of a comparison of written forms with the trained model, as rows that go into parity.json and the card.
+
+    table = ParityTable(rows=(row,), tolerances={}, perplexity=14.2)
+    table.as_json()
+
+A row is one form read by one program. What is None was not measured: a reward model answers nothing, and scores alone
+are compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from carellama.records import JSONObject
+
+GREEDY_TOKENS = 32  # of an answer that both give
+
+
+@dataclass(frozen=True)
+class SafetyChange:
+    """What `carellama safety eval --by model` says of the answers of the trained model and of a written form."""
+
+    cases: int
+    changed: int  # answers whose level is another
+    emergencies: int  # of the cases
+    missed_before: int  # emergencies that no answer calls one
+    missed_after: int
+    false_alarms_before: int
+    false_alarms_after: int
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """How one form, read by one program, differs from base and adapters."""
+
+    form: str  # hf, f16, q4_K_M, lora-gguf, openvino, web, ...
+    reader: str  # program and version, as "llama.cpp (xllamacpp 2026.10.11549)"
+    file: str  # name in the export, "." for the folder itself
+    dtype: str  # that the reader computed in
+    ids_equal: bool  # of a Chinese and English text and of a rendered prompt
+    end_tokens_equal: bool  # all tokens that end an answer end one there
+    max_logit_difference: float  # of a reward model: of the scores
+    greedy_equal: int | None = None  # first tokens of GREEDY_TOKENS that are the same
+    kl_mean: float | None = None  # Kullback-Leibler divergence from the trained model, in nats, mean over tokens
+    kl_999: float | None = None  # its 99.9% quantile
+    top1_agreement: float | None = None  # share of the held-out tokens for which both choose the same next one
+    perplexity: float | None = None  # on the held-out tokens
+    tokens: int = 0  # held-out tokens that were compared
+    safety: SafetyChange | None = None
+    tensor_types: Mapping[str, int] = field(default_factory=dict)  # number format -> tensors, as the file has them
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a form may differ; None: not limited. `reason` says why so far."""
+
+    reason: str
+    max_logit_difference: float | None = None
+    greedy_equal: int | None = None  # at least
+    kl_mean: float | None = None
+    kl_999: float | None = None
+    top1_agreement: float | None = None  # at least
+    perplexity_ratio: float | None = None  # of the form's to the trained model's
+    safety_changed: float | None = None  # share of the cases
+
+
+@dataclass(frozen=True)
+class ParityTable:
+    """All forms of an export, against the trained model."""
+
+    rows: tuple[ParityRow, ...]
+    tolerances: Mapping[str, Tolerance]  # form -> how far it may differ
+    perplexity: float | None  # of the trained model, on the same tokens
+
+    def as_json(self) -> JSONObject:
+        """Return the table as parity.json has it."""
+        return dataclasses.asdict(self)
