@@ -67,7 +67,7 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "files", "engine.base", "engine.generate", "intervals", "package_data", "records"),
         *("rules", "safety", "text"),
     },
-    "export": {"config", "files", "model", "records", "run_record", "stages", "templates"},
+    "export": {"config", "files", "model", "package_data", "records", "run_record", "stages", "templates"},
     "evaluate": {
         *("config", "consultation", "data", "files", "engine", "intervals", "package_data", "records", "rules"),
         *("safety", "text"),

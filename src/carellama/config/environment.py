@@ -20,6 +20,11 @@ def model_home() -> Path:
     return cache_home() / "models"
 
 
+def environment_home() -> Path:
+    """Where programs are kept whose pins clash with ours, each in an environment of its own."""
+    return cache_home() / "environments"
+
+
 def dataset_home() -> Path:
     """Where the datasets of the catalogue are kept."""
     return cache_home() / "datasets"
