@@ -22,7 +22,7 @@ from carellama.config.run import RUN_OPTIONS, UNREAD, PlanOptions, TrainingOptio
 from carellama.config.serve import API_OPTIONS, CHAT_OPTIONS, WebOptions
 from carellama.demo import DemoOptions
 from carellama.model.zoo.field import field_sections
-from carellama.templates.jinja import formats
+from carellama.templates.format import formats
 
 DOCS = Path(__file__).resolve().parent
 TABLE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end of table -->)", re.DOTALL)

@@ -10,7 +10,8 @@ from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.errors import UserError
 from carellama.model.gguf.read import read_header
 from carellama.records import Message
-from carellama.templates.jinja import formats, jinja_of, render_chat
+from carellama.templates.format import formats, jinja_of
+from carellama.templates.jinja import render_chat
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 

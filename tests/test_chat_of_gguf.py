@@ -11,7 +11,8 @@ from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, ch
 from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.records import Message, ToolCall
-from carellama.templates.jinja import as_functions, as_rows, formats, jinja_of, render_chat
+from carellama.templates.format import formats, jinja_of
+from carellama.templates.jinja import as_functions, as_rows, render_chat
 from conftest import CHATML
 
 TALK = [

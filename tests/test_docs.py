@@ -99,7 +99,7 @@ def test_both_languages_have_the_same_pages_and_commands() -> None:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_template_is_in_the_docs(language: str) -> None:
-    from carellama.templates.jinja import formats
+    from carellama.templates.format import formats
 
     text = (DOCS / language / "templates.md").read_text(encoding="utf-8")
     assert formats()

@@ -18,7 +18,7 @@ from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import AnswerEncoder
 from carellama.model.load import load_model
 from carellama.records import IGNORED, Chat, Message, Pair
-from carellama.templates.jinja import formats
+from carellama.templates.format import formats
 from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.options import run_options
@@ -203,7 +203,7 @@ def test_the_loop_of_the_examples_is_train(tmp_path, tiny_folder):
 TURNS = (("What is asthma?", "A disease."), ("And flu?", "Another."), ("发烧怎么办？", "多喝水。"))
 
 
-@pytest.mark.parametrize("name", formats())
+@pytest.mark.parametrize("name", [name for name, form in formats().items() if not form.same_as])
 def test_the_mask_of_three_turns_is_the_answers_with_their_ends(name):
     """Written out by hand from the format's own parts, and not by its Jinja."""
     tokenizer, form = tokenizer_for(name, "bytes"), formats()[name]
@@ -219,7 +219,8 @@ def test_the_mask_of_three_turns_is_the_answers_with_their_ends(name):
             before = label != IGNORED
         before = False
     assert len(encoded.tokens) == (1 if form.assistant_suffix else 3)
-    end = form.assistant_suffix.replace("{eos}", tokenizer.eos_token)
+    end = form.assistant_suffix.rstrip().replace("{eos}", tokenizer.eos_token)  # what follows the end is not learned
+    lead = "" if form.history_lead.strip() else form.history_lead  # a space is learned, markup is not
     assert [tokenizer.decode(run, skip_special_tokens=False) for run in runs_of] == [
-        answer + (end or tokenizer.eos_token) for _, answer in TURNS
+        lead + answer + (end or tokenizer.eos_token) for _, answer in TURNS
     ]

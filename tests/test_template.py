@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message
-from carellama.templates.jinja import Format, copies_contents, formats, jinja_of
+from carellama.templates.format import Format, formats, jinja_of
+from carellama.templates.jinja import copies_contents
 from carellama.templates.template import Template, get_template
 from conftest import CORPUS, make_tokenizer
 
@@ -27,6 +28,9 @@ CONTENTS = [
     "{{ messages }} {% raw %}",
 ]
 WIDE = (1 << 20, 1 << 20, 1 << 20)
+OWN = [name for name, form in formats().items() if not form.same_as]
+# Of these the end of the last answer alone is learned, and their Jinja does not write it.
+ENDLESS = {name for name in OWN if not formats()[name].assistant_suffix}
 
 
 @cache
@@ -79,7 +83,7 @@ def decoded(tokenizer, ids) -> str:
 # "always" and "legacy" tokenizers write a space after every special token themselves, in a server just the same;
 # that the ids agree is what the served-prompt test below holds for them.
 @pytest.mark.parametrize("kind", ["bytes", "first"])
-@pytest.mark.parametrize("name", [None, *formats()])
+@pytest.mark.parametrize("name", [None, *OWN])
 def test_the_ids_decode_to_the_rendered_text(name: str | None, kind: str) -> None:
     if name is None and kind != "bytes":
         pytest.skip("only the byte-level tokenizer has a chat template of its own")
@@ -89,15 +93,15 @@ def test_the_ids_decode_to_the_rendered_text(name: str | None, kind: str) -> Non
     for content in CONTENTS:
         record = chat(content, f"A {content}", "and then?", content or "x", system=f"S {content}")
         tokens = encoder.encode([record])[0].tokens[-1]  # one an answer where only the last has an end
-        text = template.render(record.messages)
-        said = decoded(tokenizer, tokens.input_ids)
-        said = said.removesuffix(tokenizer.eos_token) if name == "chatglm2" else said  # which its Jinja does not write
+        text = template.render(record.messages).replace("▁", " ")  # as this decoder writes it, in Hunyuan's marks too
+        said = decoded(tokenizer, tokens.input_ids).replace("▁", " ")
+        said = said.removesuffix(tokenizer.eos_token) if name in ENDLESS else said
         # what follows the end of the last answer (a line break in ChatML) is markup that nobody reads or learns
         assert text.rstrip().startswith(said.rstrip()), (name, kind, content)
         assert not text[len(said) :].strip()
 
 
-@pytest.mark.parametrize("name", [None, *formats()])
+@pytest.mark.parametrize("name", [None, *OWN])
 def test_a_clean_conversation_has_the_ids_of_its_jinja(name: str | None) -> None:
     tokenizer = tokenizer_for(name, "bytes")
     template = get_template(name, tokenizer)
@@ -105,15 +109,15 @@ def test_a_clean_conversation_has_the_ids_of_its_jinja(name: str | None) -> None
     ids = Encoder(tokenizer, template, WIDE).encode([record])[0].tokens[-1].input_ids.tolist()
     rows = [{"role": message.role, "content": message.content} for message in record.messages]
     whole = tokenizer.apply_chat_template(rows, chat_template=template.jinja, tokenize=False)
-    whole += tokenizer.eos_token if name == "chatglm2" else ""  # its Jinja does not write the end of the last answer
-    assert ids == tokenizer(whole.rstrip("\n"), add_special_tokens=False).input_ids
+    whole += tokenizer.eos_token if name in ENDLESS else ""
+    assert ids == tokenizer(whole.rstrip("\n "), add_special_tokens=False).input_ids
 
 
 @pytest.mark.parametrize("kind", ["bytes", "always", "first", "legacy"])
-@pytest.mark.parametrize("name", formats())
+@pytest.mark.parametrize("name", OWN)
 def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> None:
     tokenizer = tokenizer_for(name, kind)
-    template = get_template(name, tokenizer)
+    template = get_template(name, tokenizer).answering_directly()  # behind markup before answers, as PULSE has it
     encoder = Encoder(tokenizer, template, WIDE)
     record = chat("What is asthma?", "It is a disease.", system="Be kind.")
     (tokens,) = encoder.encode([record])[0].tokens
@@ -124,7 +128,7 @@ def test_a_trained_prompt_has_the_ids_of_a_served_one(name: str, kind: str) -> N
     assert encoder.groups.encode([[template.prompt_group(record.prompt)]])[0][0].tolist() == served
 
 
-@pytest.mark.parametrize("name", [None, *formats()])
+@pytest.mark.parametrize("name", [None, *OWN])
 @pytest.mark.parametrize("words", ["a", "user", "im_start", "<"])
 def test_words_that_stand_in_the_markup_too_are_not_taken_for_it(name: str | None, words: str) -> None:
     """A question "a" is not the a of <|im_start|>: the mark stays one token."""
@@ -173,22 +177,6 @@ def test_a_system_message_beats_the_default_and_a_template_may_have_none() -> No
     assert "<<SYS>>\nBe brief.\n<</SYS>>" in template.render(chat("q", "a", system="Be brief.").messages)
     assert "helpful, respectful" in template.render(chat("q", "a").messages)
     assert "<<SYS>>" not in get_template("vanilla", tokenizer).render(chat("q", "a").messages)
-
-
-def test_the_rule_of_a_format_is_what_its_jinja_renders() -> None:
-    """The documented rule, written out a second time by plain concatenation."""
-    assert formats()
-    for name, form in formats().items():
-        tokenizer = tokenizer_for(name, "bytes")
-        bos, eos = tokenizer.bos_token, tokenizer.eos_token
-        system = f"{form.system_prefix}{form.system}{form.system_suffix}" if form.system else ""
-        expected = (bos if form.bos else "") + form.start + ("" if form.system_in_user else system)
-        for turn, (question, answer) in enumerate([("Q1", "A1"), ("Q2", "A2")]):
-            first = form.first_user_prefix if form.first_user_prefix is not None else form.user_prefix
-            lead = (first + (system if form.system_in_user else "")) if turn == 0 else form.turn_sep + form.user_prefix
-            text = lead + question + form.user_suffix + form.assistant_prefix + answer + form.assistant_suffix
-            expected += text.replace("{i}", str(turn + form.first_turn)).replace("{bos}", bos).replace("{eos}", eos)
-        assert get_template(name, tokenizer).render(chat("Q1", "A1", "Q2", "A2").messages) == expected, name
 
 
 def test_a_template_that_the_tokenizer_can_not_carry_is_refused(tiny_tokenizer) -> None:
@@ -264,7 +252,7 @@ def test_only_templates_that_copy_contents_are_taken_at_their_word() -> None:
     assert all(copies_contents(jinja_of(form)) for form in formats().values())
 
 
-@pytest.mark.parametrize("name", [None, *formats()])
+@pytest.mark.parametrize("name", [None, *OWN])
 def test_a_template_taken_at_its_word_renders_the_same(name: str | None) -> None:
     tokenizer = tokenizer_for(name, "bytes")
     template = get_template(name, tokenizer)

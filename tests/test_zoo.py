@@ -31,7 +31,7 @@ from carellama.model.zoo.entries import find_entry, load_entries
 from carellama.model.zoo.pull import to_safetensors, with_named_weights
 from carellama.model.zoo.resolve import EMBEDDED
 from carellama.model.zoo.show import list_models, show
-from carellama.templates.jinja import formats
+from carellama.templates.format import formats
 from conftest import make_model, make_tokenizer
 from test_adapter import logits, trained
 

@@ -21,15 +21,13 @@ from carellama.engine.tools import tools_to_system_prompt
 from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.records import Message
+from carellama.templates.format import DEFAULT, format_for, jinja_of
 from carellama.templates.jinja import (
     CLOSE,
-    DEFAULT,
     OPEN,
     as_functions,
     as_rows,
-    format_for,
     is_markup,
-    jinja_of,
     render_chat,
     with_short_ids,
     without_thoughts,
@@ -37,6 +35,7 @@ from carellama.templates.jinja import (
 from carellama.text import opens_reasoning
 
 TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+ADDS_BOS = "tokenizer.ggml.add_bos_token"  # whether a text begins with the bos token
 VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
 # Kinds of tokens (ggml-org/llama.cpp, include/llama.h): one that no text stands for, and one that was added.
 CONTROL, USER_DEFINED = 3, 4
@@ -156,4 +155,6 @@ def chat_of(header: Header, template: str | None) -> Chat:
         return Chat(own, bos, eos, (), marks, more)
     form = format_for(template or DEFAULT, tokens.__contains__)
     stops = [stop.replace("{eos}", eos) for stop in form.stop]
-    return Chat(jinja_of(form), bos, eos, tuple(stop for stop in stops if stop), marks, more)
+    usual = header.facts.get("tokenizer.ggml.model") == "llama"  # as llama.cpp takes it
+    adds_bos = bool(header.facts.get(ADDS_BOS, usual))
+    return Chat(jinja_of(form, adds_bos=adds_bos), bos, eos, tuple(stop for stop in stops if stop), marks, more)

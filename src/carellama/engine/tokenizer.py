@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
 from carellama.engine.base import Tool
-from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
+from carellama.engine.chat import ADDS_BOS, CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
 from carellama.engine.detokenizer import DecodeFn, keeping
 from carellama.errors import UserError
 from carellama.model.gguf.read import AS_GPT2, DIGITS_APART, Header
@@ -91,7 +92,7 @@ def of_gguf(path: Path, header: Header, template: str | None) -> Tokenizer:
     marks = [(token, kind) for token, kind in zip(tokens, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
     backend.add_tokens([AddedToken(token, special=kind == CONTROL, normalized=False) for token, kind in marks])
     chat = chat_of(header, template)
-    if chat.bos and facts.get("tokenizer.ggml.add_bos_token"):
+    if chat.bos and facts.get(ADDS_BOS):
         backend.post_processor = processors.TemplateProcessing(
             f"{chat.bos} $A", special_tokens=[(chat.bos, vocabulary[chat.bos])]
         )
@@ -136,7 +137,7 @@ def of_folder(folder: Path, template: str | None) -> Tokenizer:
     added = backend.get_added_tokens_decoder()
     vocabulary = backend.get_vocab(with_added_tokens=True)
     ordered = sorted(vocabulary, key=lambda token: vocabulary[token])
-    facts = {
+    facts: dict[str, Any] = {
         TOKENS: ordered,
         KINDS: [_kind(added.get(vocabulary[token])) for token in ordered],
         "tokenizer.chat_template": own if isinstance(own, str) else None,
@@ -145,4 +146,5 @@ def of_folder(folder: Path, template: str | None) -> Tokenizer:
         found = config.get(f"{name}_token")
         content = found["content"] if isinstance(found, dict) else found
         facts[f"tokenizer.ggml.{name}_token_id"] = ordered.index(content) if content in vocabulary else None
+    facts[ADDS_BOS] = backend.encode("a").ids[:1] == [facts["tokenizer.ggml.bos_token_id"]]
     return Tokenizer(backend, chat_of(Header(facts, 0), template))

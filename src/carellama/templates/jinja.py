@@ -1,11 +1,10 @@
-"""Chat formats as Jinja, which is how Hugging Face tokenizers keep them: written from data, and read for what they do.
+"""Chat formats as Jinja, which is how Hugging Face tokenizers keep them: rendered, and read for what they do.
 
-    jinja_of(formats()["chatml"])       # the chat template that export writes into the tokenizer
     copies_contents(chat_template)      # whether it writes every message as it is
     render_chat(chat_template, [{"role": "user", "content": "Hi"}], tools=None, bos="<s>", eos="</s>")
 
-The named formats are the YAML files of `formats/`. In training a template is rendered by the tokenizer
-(`carellama.templates.template`); `render_chat` gives the same text where no tokenizer of transformers is loaded.
+In training a template is rendered by the tokenizer (`carellama.templates.template`); `render_chat` gives the same text
+where no tokenizer of transformers is loaded. The named formats are of `carellama.templates.format`.
 """
 
 from __future__ import annotations
@@ -15,110 +14,20 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import PurePath
 from typing import Any, NoReturn
 
 import jinja2
-import yaml
 from jinja2 import nodes
 from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from carellama.errors import UserError, lookup
-from carellama.package_data import package_folder
+from carellama.errors import UserError
 from carellama.records import JSONObject, Message, Tool, ToolCall
 from carellama.text import split_reasoning
 
-DEFAULT = "default"  # the format of a model that brings none
 OPEN, CLOSE = "\ue000", "\ue001"  # private-use characters around the number of a placeholder
-
-
-@dataclass(frozen=True)
-class Format:
-    """A chat format as data. `{bos}`, `{eos}` and `{i}` (the turn's number) are filled in.
-
-    bos + start + [system block] + for each turn: user_prefix + question + user_suffix, then assistant_prefix + answer
-    + assistant_suffix, with turn_sep before every turn but the first. The system block is left out when there is no
-    system message; with `system_in_user` it stands inside the first question.
-    """
-
-    bos: bool = True
-    start: str = ""
-    system: str = ""  # the default system message
-    system_prefix: str = ""
-    system_suffix: str = ""
-    system_in_user: bool = False
-    user_prefix: str = ""
-    first_user_prefix: str | None = None  # None: as user_prefix
-    user_suffix: str = ""
-    assistant_prefix: str = ""
-    assistant_suffix: str = "{eos}"
-    turn_sep: str = ""
-    first_turn: int = 1  # what {i} counts from
-    stop: list[str] = field(default_factory=list)
-    tokens: list[str] = field(default_factory=list)  # single tokens that the tokenizer must have
-    about: str = ""
-
-
-@lru_cache(maxsize=1)
-def formats() -> dict[str, Format]:
-    """All named formats of `formats/`, by name."""
-    files = package_folder("templates/formats")
-    return {PurePath(path).stem: Format(**yaml.safe_load(text)) for path, text in files}
-
-
-def format_for(name: str, has_token: Callable[[str], bool]) -> Format:
-    """Return the named format. Raises `UserError` for an unknown name, and for single tokens that a model lacks."""
-    form = lookup(formats(), name, "template")
-    if missing := [token for token in form.tokens if not has_token(token)]:
-        raise UserError(
-            f"--template {name} needs the tokens {', '.join(missing)}, which this model's tokenizer does not have; "
-            "leave --template out to use the model's own format, or take one of plain text: alpaca, default, vicuna"
-        )
-    return form
-
-
-def jinja_of(form: Format) -> str:
-    """Return the Jinja chat template that renders `form`, as Hugging Face tokenizers keep it."""
-
-    def say(text: str, *, number: str = "") -> str:
-        """`"a{eos}"` -> `{{- "a" + eos_token -}}`."""
-        parts = [part for part in re.split(r"(\{bos\}|\{eos\}|\{i\})", text) if part]
-        named = {"{bos}": "bos_token", "{eos}": "eos_token", "{i}": number}
-        joined = " ~ ".join(named.get(part) or json.dumps(part, ensure_ascii=False) for part in parts)
-        return "{{- " + joined + " -}}" if joined else ""
-
-    number = f"(loop.index0 // 2 + {form.first_turn})"
-    system = (
-        "{%- if system -%}" + say(form.system_prefix) + "{{- system -}}" + say(form.system_suffix) + "{%- endif -%}"
-    )
-    first = form.user_prefix if form.first_user_prefix is None else form.first_user_prefix
-    lines = [
-        "{%- if messages[0]['role'] == 'system' -%}",
-        "{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}",
-        "{%- else -%}",
-        "{%- set system = " + json.dumps(form.system, ensure_ascii=False) + " -%}{%- set turns = messages -%}",
-        "{%- endif -%}",
-        say("{bos}") if form.bos else "",
-        say(form.start),
-        "" if form.system_in_user else system,
-        "{%- for message in turns -%}",
-        "{%- if message['role'] == 'user' -%}",
-        "{%- if loop.first -%}" + say(first, number=number) + (system if form.system_in_user else ""),
-        "{%- else -%}" + say(form.turn_sep + form.user_prefix, number=number) + "{%- endif -%}",
-        "{{- message['content'] -}}" + say(form.user_suffix, number=number),
-        "{%- elif message['role'] == 'assistant' -%}",
-        say(form.assistant_prefix, number=number) + "{{- message['content'] -}}" + say(form.assistant_suffix),
-        "{%- else -%}{{- raise_exception('unknown role ' ~ message['role']) -}}{%- endif -%}",
-        "{%- endfor -%}",
-        "{%- if add_generation_prompt -%}"
-        + say(form.assistant_prefix, number="(turns|length // 2 + 1)")
-        + "{%- endif -%}",
-    ]
-    return "\n".join(line for line in lines if line)
 
 
 class _Generation(Extension):
@@ -164,15 +73,17 @@ def _compiled(jinja: str) -> jinja2.Template:
     return environment.from_string(jinja)
 
 
-def render_chat(jinja: str, rows: list[JSONObject], *, tools: list[JSONObject] | None, bos: str, eos: str) -> str:
-    """Return the text that an answer to `rows` starts from, as a Hugging Face tokenizer renders it.
+def render_chat(
+    jinja: str, rows: list[JSONObject], *, tools: list[JSONObject] | None, bos: str, eos: str, start: bool = True
+) -> str:
+    """Return the text of `rows` as a Hugging Face tokenizer renders it; with `start` up to where an answer begins.
 
     `rows` are messages as chat templates take them, `tools` functions as OpenAI's API writes them. Raises `UserError`
     where the template is broken or refuses the conversation.
     """
     try:
         return _compiled(jinja).render(
-            messages=rows, tools=tools, documents=None, add_generation_prompt=True, bos_token=bos, eos_token=eos
+            messages=rows, tools=tools, documents=None, add_generation_prompt=start, bos_token=bos, eos_token=eos
         )
     except (jinja2.TemplateError, TypeError, ValueError) as error:
         raise UserError(f"the model's chat template refuses this conversation: {error}") from error

@@ -1,8 +1,8 @@
 """Chat formats: how a conversation becomes text, which part of it is trained, and where an answer ends.
 
-The only module that knows a chat format, and there is one renderer: the Jinja chat template, run by the tokenizer
-itself. The named templates of `formats/*.yaml` are turned into Jinja (`carellama.templates.jinja`); export writes that
-same Jinja into the tokenizer, so what was trained is what vLLM, llama.cpp, Ollama and transformers render later.
+There is one renderer: the Jinja chat template, run by the tokenizer itself. The named templates of `formats/*.yaml`
+are turned into Jinja (`carellama.templates.format`); export writes that same Jinja into the tokenizer, so what was
+trained is what vLLM, llama.cpp, Ollama and transformers render later.
 
 To know which characters are markup and which the model has to learn, a conversation is rendered once with placeholders
 for its contents (`carellama.templates.skeleton`); the result is filled in and compared with the real rendering.
@@ -30,14 +30,12 @@ import jinja2
 
 from carellama.errors import UserError
 from carellama.records import JSONObject, Message, Tool
+from carellama.templates.format import DEFAULT, format_for, jinja_of
 from carellama.templates.jinja import (
-    DEFAULT,
     as_functions,
     as_rows,
     copies_contents,
-    format_for,
     is_markup,
-    jinja_of,
     knows_tools,
     reasoning_allowed,
     turn_ends,
@@ -363,6 +361,11 @@ def markup_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     )
 
 
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer itself begins a text with its bos token."""
+    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
+
+
 def get_template(name: str | None, tokenizer: PreTrainedTokenizerBase) -> Template:
     """Return the named template for this tokenizer; None: the tokenizer's own, else `default`.
 
@@ -373,7 +376,8 @@ def get_template(name: str | None, tokenizer: PreTrainedTokenizerBase) -> Templa
     name = name or DEFAULT
     form = format_for(name, lambda token: is_token(tokenizer, token))
     stops = [stop.replace("{eos}", tokenizer.eos_token or "") for stop in ["{eos}", *form.stop]]
-    return Template(name, jinja_of(form), tokenizer, list(dict.fromkeys(stop for stop in stops if stop)))
+    jinja = jinja_of(form, adds_bos=adds_bos(tokenizer))
+    return Template(name, jinja, tokenizer, list(dict.fromkeys(stop for stop in stops if stop)))
 
 
 def _own_stops(tokenizer: PreTrainedTokenizerBase) -> list[str]:

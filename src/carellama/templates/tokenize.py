@@ -225,11 +225,6 @@ class GroupEncoder:
 _NOTHING: Ids = np.zeros(0, dtype=np.int32)
 
 
-def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer itself begins a text with its bos token."""
-    return tokenizer.bos_token_id is not None and tokenizer("a").input_ids[0] == tokenizer.bos_token_id
-
-
 def _dividing(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
     """Special tokens at which every text is cut before it is tokenised, and that leave the text beside them alone."""
     plain = [

@@ -17,8 +17,8 @@ import numpy as np
 
 from carellama.errors import UserError
 from carellama.records import IGNORED, Chat, Message, Place, Record, Text, Tokens
-from carellama.templates.template import Group, Template
-from carellama.templates.tokenize import GroupEncoder, Ids, adds_bos
+from carellama.templates.template import Group, Template, adds_bos
+from carellama.templates.tokenize import GroupEncoder, Ids
 from carellama.text import counted
 
 if TYPE_CHECKING:

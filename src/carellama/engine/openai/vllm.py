@@ -34,7 +34,7 @@ from carellama.errors import UserError, lookup
 from carellama.files import print_status
 from carellama.hardware import gpu_count
 from carellama.model.zoo.resolve import model_folder
-from carellama.templates.jinja import Format, formats, jinja_of
+from carellama.templates.format import Format, formats, jinja_of
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptOptions
@@ -268,13 +268,24 @@ def _flags(model: ModelOptions, data: PromptOptions, arguments: EngineOptions, f
         flags["--revision"] = model.model_revision if model.model_revision != "main" else None
     if data.template is not None:
         written = folder / "template.jinja"
-        written.write_text(jinja_of(lookup(formats(), data.template, "template")), encoding="utf-8")
+        written.write_text(_chat_template(data.template, model), encoding="utf-8")
         flags["--chat-template"] = written
     size = arguments.tensor_parallel_size * arguments.pipeline_parallel_size
     if size > 1 and 0 < gpu_count() < size:
         flags["--distributed-executor-backend"] = "ray"
     words = [word for name, value in flags.items() if value is not None for word in (name, str(value))]
     return [*words, *(["--trust-remote-code"] if model.trust_remote_code else [])]
+
+
+def _chat_template(name: str, model: ModelOptions) -> str:
+    """The named format as a chat template; the tokenizer is read only where the format depends on it."""
+    form = lookup(formats(), name, "template")
+    if form.bos != "tokenizer":
+        return jinja_of(form)
+    from carellama.model.load import load_tokenizer
+    from carellama.templates.template import adds_bos
+
+    return jinja_of(form, adds_bos=adds_bos(load_tokenizer(model)))
 
 
 def _lora(modules: Mapping[str, Path]) -> list[str]:

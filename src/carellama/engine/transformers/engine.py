@@ -49,8 +49,8 @@ from carellama.engine.transformers.request import OnRequestEvent, Request, Reque
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.templates.jinja import as_functions, as_rows
-from carellama.templates.template import Group, Template, markup_tokens
-from carellama.templates.tokenize import GroupEncoder, adds_bos
+from carellama.templates.template import Group, Template, adds_bos, markup_tokens
+from carellama.templates.tokenize import GroupEncoder
 
 if TYPE_CHECKING:
     from peft import PeftModel
