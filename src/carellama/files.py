@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import glob
+import io
 import json
 import os
 import platform
@@ -23,7 +24,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 from carellama.errors import UserError
 
@@ -89,13 +90,22 @@ def atomic_write(path: Path) -> Iterator[TextIO]:
 
     Raises `UserError` where there can be no such file: a folder of that name, or a place that cannot be written.
     """
+    with atomic_binary(path) as binary:
+        file = io.TextIOWrapper(binary, encoding="utf-8", newline="\n")
+        yield file
+        file.detach()
+
+
+@contextmanager
+def atomic_binary(path: Path) -> Iterator[BinaryIO]:
+    """Do what `atomic_write` does, for bytes."""
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}.tmp")
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the name of a file to write")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_stale_temporaries(path)
-        opened = temporary.open("w", encoding="utf-8", newline="\n")
+        opened = temporary.open("wb")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     try:

@@ -43,8 +43,8 @@ class EngineOptions(Options):
         None,
         at_least=LEAST_CONTEXT,
     )
-    gguf_type: Literal["f16", "q8_0", "q4_0"] = option(
-        "llamacpp, openvino: number format that a model folder is converted to.", "f16"
+    gguf_type: Literal["f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"] = option(
+        "llamacpp, openvino: number format that a model folder is converted to, from large to small.", "f16"
     )
     gpu_layers: int | None = option("llamacpp: layers on the GPU; default: all that fit.", None, at_least=0)
     endpoint: str | None = option(

