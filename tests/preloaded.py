@@ -42,7 +42,7 @@ tokenizers torch torch._dynamo torch.distributed.fsdp torch.distributed.run tran
 transformers.models.llama.modeling_llama carellama.train.recipe carellama.train.run carellama.batch.clinical_command
 carellama.data.catalogue.convert carellama.data.check.check carellama.data.clean.clean
 carellama.engine.transformers.engine carellama.evaluate.consultation.run carellama.evaluate.guard
-carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.merge
+carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.command
 carellama.consultation.files carellama.safety.check carellama.train.trainer
 """.split()
 FOLDER = "CARELLAMA_PRELOADED"  # the variable with the folder of the server that several processes share

@@ -19,8 +19,7 @@ from typing import Any
 import torch
 
 from carellama.config.model import ModelOptions
-from carellama.export.merge import export_model
-from carellama.export.parity.read_back import conversations
+from carellama.export.parity.rewards import conversations
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters
 from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
@@ -28,6 +27,7 @@ from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train import run as runs
+from exporting import export
 from hub_bases import BASES, write_base
 from reader_environments import qwen2_tokenizer
 from test_variants import config_of
@@ -136,7 +136,7 @@ def write_all(root: Path) -> dict[str, Written]:
     found: dict[str, Written] = {}
 
     def exported(name: str, source: ModelOptions, **options: Any) -> None:
-        export_model(source, None, root / "exports" / name)
+        export(source, None, root / "exports" / name)
         found[name] = Written(root / "exports" / name, source, **options)
 
     for name, base in bases.items():

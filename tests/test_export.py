@@ -12,11 +12,11 @@ import yaml
 
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
-from carellama.export import merge as exporting
-from carellama.export.merge import export_model
+from carellama.export import command as exporting
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters
 from conftest import make_model, make_tokenizer
+from exporting import export
 from test_adapter import logits, trained
 
 
@@ -49,7 +49,7 @@ def test_the_export_answers_as_base_and_adapter(tiny_folder, adapter, tmp_path):
 
     target = tmp_path / "out" / "model"
     model = arguments(tiny_folder, adapter)
-    parity = export_model(model, "vicuna", target)
+    (parity,) = export(model, "vicuna", target).rows
     assert parity.max_logit_difference < 1e-4 and parity.top1_agreement == 1.0 and parity.dtype == "float32"
     adapted = apply_adapters(make_model(), plan_adapters(model))
     written = AutoModelForCausalLM.from_pretrained(target)
@@ -62,7 +62,7 @@ def test_the_export_answers_as_base_and_adapter(tiny_folder, adapter, tmp_path):
 
 
 def test_the_card_says_how_the_model_was_made(tiny_folder, adapter, tmp_path):
-    parity = export_model(arguments(tiny_folder, adapter), "vicuna", tmp_path / "out")
+    parity = export(arguments(tiny_folder, adapter), "vicuna", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     for said in (
         "consult | abc123 | 120",
@@ -82,16 +82,16 @@ def test_the_licence_of_the_base_goes_along(adapter, tmp_path):
     make_tokenizer().save_pretrained(base)
     (base / "README.md").write_text("---\nlicense: llama2\n---\n")
     (base / "LICENSE.txt").write_text("terms")
-    export_model(arguments(base, adapter), None, tmp_path / "out")
+    export(arguments(base, adapter), None, tmp_path / "out")
     assert (tmp_path / "out" / "LICENSE.txt").read_text() == "terms"
     assert "license: llama2" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_weights_are_cut_into_shards(tiny_folder, tmp_path):
-    export_model(arguments(tiny_folder), None, tmp_path / "out", max_shard_size="100KB")
+    export(arguments(tiny_folder), None, tmp_path / "out", max_shard_size="100KB")
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
     with pytest.raises(UserError, match="like 5GB"):
-        export_model(arguments(tiny_folder), None, tmp_path / "no", max_shard_size="much")
+        export(arguments(tiny_folder), None, tmp_path / "no", max_shard_size="much")
 
 
 def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_path):
@@ -100,16 +100,16 @@ def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_p
     (target / "letter.txt").write_text("dear")
     model = arguments(tiny_folder)
     with pytest.raises(UserError, match="--overwrite_output_dir"):
-        export_model(model, None, target)
+        export(model, None, target)
     with pytest.raises(UserError, match="holds no model"):
-        export_model(model, None, target, overwrite=True)
+        export(model, None, target, overwrite_output_dir=True)
     with pytest.raises(UserError, match="which is read"):
-        export_model(model, None, tiny_folder, overwrite=True)
+        export(model, None, tiny_folder, overwrite_output_dir=True)
     assert (target / "letter.txt").read_text() == "dear"
     (target / "letter.txt").unlink()
-    export_model(model, None, target)
+    export(model, None, target)
     (target / "old.txt").write_text("old")
-    export_model(model, None, target, overwrite=True)
+    export(model, None, target, overwrite_output_dir=True)
     assert not (target / "old.txt").exists() and (target / "config.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
@@ -118,7 +118,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, tmp_path, m
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(UserError, match=r"GB free"):
-        export_model(arguments(tiny_folder), None, tmp_path / "out")
+        export(arguments(tiny_folder), None, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,25 +128,25 @@ def test_a_failure_leaves_nothing(tiny_folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr(exporting, "write_card", fail)
     with pytest.raises(UserError, match="No space left"):
-        export_model(arguments(tiny_folder), None, tmp_path / "out")
+        export(arguments(tiny_folder), None, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_other_settings_than_in_training_are_warned_of(tiny_folder, adapter, tmp_path, caplog):
-    export_model(arguments(tiny_folder, adapter), "default", tmp_path / "out")
+    export(arguments(tiny_folder, adapter), "default", tmp_path / "out")
     assert "was trained with --template vicuna and is used with --template default" in caplog.text
 
 
 def test_a_quantised_run_is_exported_from_the_whole_base(tiny_folder, adapter, tmp_path):
     model = arguments(tiny_folder, adapter, quantization_bit=4)
-    parity = export_model(model, "vicuna", tmp_path / "out")
+    (parity,) = export(model, "vicuna", tmp_path / "out").rows
     assert parity.max_logit_difference < 1e-4
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert "quantization_config" not in config
 
 
 def test_an_export_prints_no_bars_of_transformers(tiny_folder, tmp_path, capfd):
-    export_model(arguments(tiny_folder), "vicuna", tmp_path / "out")
+    export(arguments(tiny_folder), "vicuna", tmp_path / "out")
     assert "%|" not in capfd.readouterr().err
 
 
@@ -180,7 +180,7 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path, adapter):
     ]
     record["settings"]["finetuning"] |= {"stage": "sft", "finetuning_type": "lora"}
     (adapter / "run.json").write_text(json.dumps(record))
-    export_model(arguments(base, adapter), "vicuna", tmp_path / "out")
+    export(arguments(base, adapter), "vicuna", tmp_path / "out")
     assert front_of(tmp_path / "out") == {
         "license": "apache-2.0",
         "base_model": "acme/tiny-llama",

@@ -15,12 +15,12 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
-from carellama.export.merge import export_model
-from carellama.export.parity.read_back import conversations
+from carellama.export.parity.rewards import conversations
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.readers import make_readable, readable_config
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
+from exporting import export
 from hub_bases import BASES, write_base
 
 LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0}
@@ -69,7 +69,7 @@ def test_positions_of_gpt_neox_have_its_own_old_names() -> None:
 def test_the_written_files_say_the_same_to_every_version(family: str, tmp_path: Path) -> None:
     """T2, T3, T22: class, positions, end tokens and lists as transformers 4 reads them; nothing of our loading."""
     base = write_base(family, tmp_path / "base")
-    export_model(ModelOptions(str(base)), None, tmp_path / "out")
+    export(ModelOptions(str(base)), None, tmp_path / "out")
     written = {path.name: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
     config, tokenizer = written["config.json"], written["tokenizer_config.json"]
     before = json.loads((base / "config.json").read_text())
@@ -106,7 +106,7 @@ def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -
     """T3: is_local and local_files_only were published; a hub token or cache folder must never be."""
     base = write_base("qwen2", tmp_path / "base")
     model = ModelOptions(str(base), hf_auth_token="hf_secretsecret", cache_dir=str(tmp_path / "cachefolder"))
-    export_model(model, None, tmp_path / "out")
+    export(model, None, tmp_path / "out")
     texts = [path.read_text() for path in (tmp_path / "out").iterdir() if path.suffix != ".safetensors"]
     assert len(texts) >= 5
     for trace in ("hf_secretsecret", "cachefolder", str(tmp_path)):
@@ -128,7 +128,7 @@ def reward_model(family: str, folder: Path) -> Path:
 def test_a_reward_model_scores_a_padded_batch_as_it_was_trained(family: str, tmp_path: Path) -> None:
     """T1: with pad token = end token, plain transformers scored the token before the trained one."""
     folder = reward_model(family, tmp_path)
-    export_model(ModelOptions(str(folder)), None, tmp_path / "out")
+    export(ModelOptions(str(folder)), None, tmp_path / "out")
     trained = AutoModelForSequenceClassification.from_pretrained(folder).eval()
     own = load_tokenizer(ModelOptions(str(folder)))
     encoder, template = GroupEncoder(own), get_template(None, own)
@@ -166,5 +166,5 @@ def test_a_reward_model_that_a_stranger_reads_otherwise_is_not_exported(
     monkeypatch.setattr(scoring, "find_pad_token", lambda tokenizer, ends: tokenizer.eos_token)
     folder = reward_model("llama3", tmp_path)
     with pytest.raises(UserError, match="other scores in plain transformers"):
-        export_model(ModelOptions(str(folder)), None, tmp_path / "out")
+        export(ModelOptions(str(folder)), None, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -16,13 +16,13 @@ from carellama.config.model import ModelOptions
 from carellama.config.reader import to_flags
 from carellama.engine.load import choose
 from carellama.errors import UserError
-from carellama.export.merge import export_model
 from carellama.run_record import as_trained, read_run
 from carellama.train import run as runs
 from carellama.train.options import run_options
 from carellama.train.reward.model import adapter_chain
 from carellama.weights import fingerprint
 from conftest import make_model
+from exporting import export
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_an_adapter_without_the_checkpoints_below_it_is_refused(trained: Path, a
     with pytest.raises(UserError, match=needed):
         as_trained(alone, PromptOptions())
     with pytest.raises(UserError, match=needed):
-        export_model(alone, None, trained / "exported")
+        export(alone, None, trained / "exported")
     with pytest.raises(UserError, match=needed):
         choose(alone, PromptOptions(), EngineOptions(engine="transformers"))
     with pytest.raises(UserError, match=needed):

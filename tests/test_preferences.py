@@ -22,7 +22,6 @@ from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.encode import Encoder
 from carellama.data.encoding.preference import EARLIER, AnswerEncoder
 from carellama.errors import UserError
-from carellama.export.merge import export_model
 from carellama.model import packed_attention as attention
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import ReferenceModel, apply_adapters
@@ -37,6 +36,7 @@ from carellama.train.options import run_options
 from carellama.train.reward_model import score_records
 from carellama.train.session import Session
 from conftest import make_model
+from exporting import export
 
 COMPLAINTS = ("My ear hurts", "I cough at night", "My knee is stiff", "I feel dizzy", "My eyes itch", "I sleep badly")
 GOOD, BAD = "Please see a doctor.", "Ignore it, it is nothing."
@@ -349,7 +349,7 @@ def test_a_reward_model_is_exported_for_transformers(tmp_path, tiny_folder):
 
     runs.run(config_of(tmp_path, tiny_folder, "rm", pairs_file(tmp_path), max_steps=4))
     arguments = ModelOptions(str(tiny_folder), checkpoint_dir=str(tmp_path / "out"))
-    parity = export_model(arguments, None, tmp_path / "export")
+    (parity,) = export(arguments, None, tmp_path / "export").rows
     assert parity.top1_agreement is None and parity.max_logit_difference < 1e-4
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "export")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "export")

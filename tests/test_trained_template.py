@@ -83,9 +83,9 @@ def test_training_on_top_and_the_export_keep_the_template(
     tmp_path: Path, tiny_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from carellama.config.reader import to_flags
-    from carellama.export.merge import export_model
     from carellama.train import run as runs
     from carellama.train.options import run_options
+    from exporting import export
 
     data = tmp_path / "rows.json"
     data.write_text(json.dumps([{"instruction": "I cough.", "input": "", "output": "Rest."}] * 4), encoding="utf-8")
@@ -102,5 +102,5 @@ def test_training_on_top_and_the_export_keep_the_template(
         runs.run(run_options(to_flags(given | below | {"output_dir": tmp_path / "c", "template": "alpaca"})))
     assert "was trained with --template vicuna and is used with --template alpaca" in caplog.text
     answered = ModelOptions(str(tiny_folder), checkpoint_dir=str(tmp_path / "b"))
-    export_model(answered, None, tmp_path / "exported")
+    export(answered, None, tmp_path / "exported")
     assert "USER:" in (tmp_path / "exported/chat_template.jinja").read_text()

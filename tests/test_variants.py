@@ -18,7 +18,7 @@ from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.data.encoding.prepare import prepare as prepare_data
 from carellama.errors import UserError
-from carellama.export import merge
+from carellama.export import command as exporting
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters, merge_adapters
 from carellama.model.load import load_model, load_tokenizer
@@ -217,5 +217,5 @@ def test_damaged_weights_are_named_wherever_they_are_read(tmp_path: Path, tiny_f
             runs.run(options)
     else:
         with pytest.raises(UserError, match=r"weights are damaged.*nothing was written"):
-            merge.main(["--model_name_or_path", str(damaged), "--output_dir", str(tmp_path / "merged")])
+            exporting.main(["--model_name_or_path", str(damaged), "--output_dir", str(tmp_path / "merged")])
         assert not (tmp_path / "merged").exists()

@@ -18,12 +18,12 @@ from carellama.config.model import ModelOptions
 from carellama.data import vocabulary as pieces
 from carellama.engine.transformers.load import load as load_engine
 from carellama.errors import UserError
-from carellama.export.merge import export_model
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.vocabulary import add_tokens, begin, grow, pieces_of, put, read_tokens
 from carellama.train import run as runs
 from carellama.train.options import run_options
 from conftest import CORPUS, make_model, make_tokenizer
+from exporting import export
 from test_variants import config_of
 
 TERMS = ("糖尿病", "高血压", "胰岛素")
@@ -103,7 +103,7 @@ def test_they_are_trained_saved_small_and_found_again(tied, terms, chinese, tmp_
         do_train=False, do_eval=True))  # fmt: skip
     assert again["eval_loss"] == pytest.approx(trained["eval_loss"], abs=2e-4)
 
-    export_model(arguments, None, tmp_path / "exported")
+    export(arguments, None, tmp_path / "exported")
     whole = load_model(ModelOptions(str(tmp_path / "exported")), dtype="float32", attention=None)
     base = load_model(ModelOptions(str(folder)), dtype="float32", attention=None)
     weight = whole.get_input_embeddings().weight

@@ -99,7 +99,7 @@ def run(argv: Sequence[str]) -> None:
 
 def run_verb(verb: str, argv: list[str]) -> None:
     """Do what `carellama export`, or one run of training or evaluation, does."""
-    from carellama.export.merge import main as export
+    from carellama.export.command import main as export
     from carellama.train.options import run_options
     from carellama.train.run import run as run_all
 

@@ -8,7 +8,7 @@ from typing import Literal
 from carellama.config.data import PromptOptions
 from carellama.config.engine import EngineOptions, GenerationOptions
 from carellama.config.model import ModelOptions
-from carellama.config.options import Options, option, split_commas
+from carellama.config.options import Options, check_names, option, split_commas
 from carellama.errors import UserError, lookup
 
 MODEL_SIZES = ("7B", "7Bf", "13B", "13Bf", "30B", "34B", "65B", "70B", "70Bf")
@@ -32,16 +32,51 @@ class RecipeOptions(Options):
     dry_run: bool = option("Print the command of each stage and leave.", default=False)
 
 
+EXPORT_TARGETS = dict.fromkeys(("hf", "gguf"))
+GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
+
+
 @dataclass(frozen=True)
 class ExportOptions(Options):
     """Where and how a model is exported."""
 
     output_dir: str = option("Folder to write the model to.")
+    to: str = option("Forms to write, comma separated: hf (a Hugging Face folder), gguf.", "hf", commas=True)
+    gguf_type: str = option(
+        "gguf: number format(s), comma separated: f16, q8_0, q6_K, q5_K_M, q4_K_M, iq4_xs, q4_0.", "q4_K_M", commas=True
+    )
     template: str | None = option(
         "Chat format by name that the model is saved with; default: the one it was trained with.", None
     )
     max_shard_size: str = option("Largest weights file.", "5GB")
     overwrite_output_dir: bool = option("Replace a folder that is not empty.", default=False)
+    safety_parity: bool = option(
+        "Let the model answer 100 triage cases before and after, and compare how urgent it finds them.", default=True
+    )
+    accept_parity_loss: bool = option(
+        "Keep an export that differs from the trained model by more than its tolerance; the card says so.",
+        default=False,
+    )
+
+    @property
+    def targets(self) -> list[str]:
+        """The forms of `to`."""
+        return split_commas(self.to)
+
+    @property
+    def gguf_types(self) -> list[str]:
+        """The number formats of `gguf_type`."""
+        return split_commas(self.gguf_type)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, given, known in (
+            ("to", self.targets, EXPORT_TARGETS),
+            ("gguf_type", self.gguf_types, GGUF_TYPES),
+        ):
+            if not given:
+                raise UserError(f"--{name} names nothing; known: {', '.join(known)}")
+            check_names(name, given, known, "word")
 
 
 @dataclass(frozen=True)

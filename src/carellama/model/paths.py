@@ -73,8 +73,10 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
         path = source.expanduser().resolve()
         if path.exists() and (path == target or target in path.parents):
             raise UserError(f"--output_dir {folder} holds {source}, which is read: give another folder")
-    if not (folder / "config.json").is_file():
-        raise UserError(f"--output_dir {folder} holds no model (config.json), so it is not replaced; give another")
+    if not any((folder / name).is_file() for name in ("config.json", "parity.json")):
+        raise UserError(
+            f"--output_dir {folder} holds no model (config.json, parity.json), so it is not replaced; give another"
+        )
 
 
 def check_space(folder: Path, needed: int) -> None:

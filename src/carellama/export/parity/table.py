@@ -51,6 +51,18 @@ class ParityRow:
     safety: SafetyChange | None = None
     tensor_types: Mapping[str, int] = field(default_factory=dict)  # number format -> tensors, as the file has them
 
+    def __str__(self) -> str:
+        name = f"{self.form}, read by {self.reader}"
+        if self.kl_mean is None or self.top1_agreement is None:
+            return f"{name}: difference of scores {self.max_logit_difference:.2g} (computed in {self.dtype})"
+        safety = self.safety
+        changed = f", urgency of {safety.changed} of {safety.cases} answers changed" if safety else ""
+        return (
+            f"{name}: largest difference of logits {self.max_logit_difference:.2g} (computed in {self.dtype}), same "
+            f"choice for {self.top1_agreement:.1%} of {self.tokens:,} tokens, KL divergence {self.kl_mean:.2g} nats, "
+            f"perplexity {self.perplexity:.4g}, {self.greedy_equal} of {GREEDY_TOKENS} greedy tokens{changed}"
+        )
+
 
 @dataclass(frozen=True)
 class Tolerance:
@@ -73,6 +85,11 @@ class ParityTable:
     rows: tuple[ParityRow, ...]
     tolerances: Mapping[str, Tolerance]  # form -> how far it may differ
     perplexity: float | None  # of the trained model, on the same tokens
+    past: tuple[str, ...] = ()  # figures past their tolerance, which the user accepted
+
+    def __str__(self) -> str:
+        faults = [f"PAST ITS TOLERANCE, and accepted: {one}" for one in self.past]
+        return "\n".join([*faults, *map(str, self.rows)])
 
     def as_json(self) -> JSONObject:
         """Return the table as parity.json has it."""

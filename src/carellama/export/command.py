@@ -1,0 +1,145 @@
+"""`carellama export`: a trained model in the forms that other programs read, each proved equal to what was trained.
+
+    carellama export --model_name_or_path smollm2-135m --checkpoint_dir output --output_dir output_export --to hf,gguf
+
+Base and adapters are asked first (`parity.trained`), merged and written (`merge`, `targets`), and each form is opened
+again by a program of its own and compared (`parity`). Past a stated tolerance the export fails. The folder appears
+under its name at the end, whole, with parity.json, a model card and SHA256SUMS.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from carellama.config.commands import EXPORT_OPTIONS, ExportOptions
+from carellama.config.model import ModelOptions
+from carellama.config.reader import parse_options
+from carellama.errors import UserError
+from carellama.export.card import write_card
+from carellama.export.merge import Source, load
+from carellama.export.parity.compare import compare, perplexity
+from carellama.export.parity.readers import read
+from carellama.export.parity.rewards import TrainedScores, compare_scores, measure_scores
+from carellama.export.parity.table import ParityRow, ParityTable
+from carellama.export.parity.tolerance import past_tolerance, tolerance_of
+from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
+from carellama.export.targets import TARGETS, Form, Making
+from carellama.files import print_status, write_json
+from carellama.hardware import physical_cores
+from carellama.model.digests import write_digests
+from carellama.model.paths import check_model, check_output, check_space, filled_folder
+from carellama.model.quiet import QUICK_BYTES
+
+NEEDS_ANSWERS = ("gguf", "ollama", "web", "lora-gguf", "openvino", "gptq", "awq")  # targets that no reward model has
+# Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
+BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
+SLOW_WEIGHTS = 50_000_000  # from here on the comparison takes long enough to be announced
+
+
+def main(argv: Sequence[str]) -> None:
+    """`carellama export` and `src/export_model.py`."""
+    model, options = parse_options(EXPORT_OPTIONS, argv, "carellama export")
+    check_model(model)  # before a library is loaded
+    folder = Path(options.output_dir).expanduser()
+    table = export_model(model, options)
+    print(f"exported to {folder}\n{table}")
+    if table.perplexity is not None and "hf" in options.targets:  # a reward model does not answer
+        print(f"next: carellama chat --model_name_or_path {shlex.quote(str(folder))}")
+
+
+def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
+    """Write the model with its checkpoints merged to `output_dir`, in each form of `to`; return how they compare.
+
+    The folder appears at once and whole. Raises `UserError` for a folder that is not empty (or, to be replaced, holds
+    no export), for too little disk space, for what cannot be loaded, and for a form past its tolerance.
+    """
+    output = Path(options.output_dir).expanduser()
+    read_from = map(Path, (model.model_name_or_path, *model.checkpoints))
+    check_output(output, read_from, overwrite=options.overwrite_output_dir)
+    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", options.max_shard_size, re.IGNORECASE):
+        raise UserError(f"--max_shard_size {options.max_shard_size}: give a size like 5GB or 500MB")
+    source = load(model, options.template)
+    if source.kind == "reward" and (refused := [one for one in options.targets if one in NEEDS_ANSWERS]):
+        raise UserError(
+            f"--to {','.join(refused)}: this is a reward model, which gives scores and no answers; "
+            "these programs read models that answer: leave --to at hf"
+        )
+    check_space(output, needed := _bytes_needed(source, options))
+    try:
+        with filled_folder(output) as made:
+            scratch = made.parent / "scratch"
+            scratch.mkdir()
+            if needed > QUICK_BYTES:
+                print_status(f"writing {needed / 1e9:.1f} GB to {output}")
+            table = _fill(Making(options, source, made, scratch, output.resolve().name))
+    except OSError as error:
+        raise UserError(f"cannot write {output}: {error}") from error
+    return table
+
+
+def _fill(making: Making) -> ParityTable:
+    """Write everything into the folder: the forms, what their comparison says, the card, the digests."""
+    source, options = making.source, making.options
+    trained = _measure(source, making.scratch, safety=options.safety_parity)
+    making.merged  # noqa: B018 - written before the network, which takes the memory, is let go
+    source.network = None  # type: ignore[assignment]
+    gc.collect()
+    forms = [form for name in options.targets for form in TARGETS[name](making)]
+    rows = [_compare(form, trained, making) for form in forms]
+    before = perplexity(trained) if isinstance(trained, Trained) else None
+    tolerances = {row.form: tolerance_of(row.form, source.stored) for row in rows}
+    table = ParityTable(tuple(rows), tolerances, before)
+    if past := [f"{row.file}: {fault}" for row in rows for fault in past_tolerance(row, tolerances[row.form], before)]:
+        if not options.accept_parity_loss:
+            raise UserError(
+                f"what was written is not the model that was trained: {'; '.join(past)}. Nothing was kept; "
+                "choose a form with more bits, or keep it as it is with --accept_parity_loss true"
+            )
+        table = replace(table, past=tuple(past))
+    write_json(making.folder / "parity.json", table.as_json())
+    write_card(making.folder, source.model, source.template, str(table), source.kind)
+    write_digests(making.folder)
+    return table
+
+
+def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | TrainedScores:
+    """Ask the trained model, in float32 where it is small enough."""
+    if source.exact:
+        source.network.float()
+    asked = (source.network, source.tokenizer, source.template)
+    if source.kind == "reward":
+        return measure_scores(*asked, stored=source.stored, dtype=source.compared)
+    if source.weights > SLOW_WEIGHTS:
+        cost = f", with 100 answers of {SAFETY_TOKENS} tokens each" if safety else ""
+        print_status(f"asking the trained model, then each written form: 2,000 tokens{cost}")
+    place = scratch / "trained"
+    place.mkdir()
+    return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
+
+
+def _compare(form: Form, trained: Trained | TrainedScores, making: Making) -> ParityRow:
+    """Read a form back, and compare it."""
+    place = making.scratch / "reading"
+    place.mkdir(exist_ok=True)
+    code = making.source.model.trust_remote_code
+    job = {**trained.job(trust_remote_code=code), "threads": physical_cores(), **form.job}
+    reading = read(form.reader, job, place, what=f"{form.name} ({form.file})", python=form.python)
+    if isinstance(trained, TrainedScores):
+        return compare_scores(trained, reading)
+    return compare(trained, reading, place, form=form.name, file=form.file, tensor_types=form.tensor_types)
+
+
+def _bytes_needed(source: Source, options: ExportOptions) -> int:
+    """The disk space that the export takes at most while it is made."""
+    import torch
+
+    folder = source.weights * getattr(torch, source.stored).itemsize * 1.02 + (64 << 20)
+    files = sum(source.weights * BYTES[kind] for kind in options.gguf_types if {"gguf"} & {*options.targets})
+    rows = 0 if source.kind == "reward" else source.network.config.get_text_config().vocab_size
+    logits = 2 * 2100 * rows * 4  # before and after
+    return int(folder + files + logits)

@@ -1,0 +1,35 @@
+"""Starts the programs that read what was written, each in a process without this package.
+
+    reading = read("read_gguf.py", job, folder)           # what it found; logits lie in the folder
+
+A program fails in one line, which is the `UserError`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from carellama.errors import UserError
+from carellama.records import JSONObject
+
+PROGRAMS = Path(__file__).parent
+OWN_PYTHON = (sys.executable, "-P")  # -P: the modules beside a program are not on its path
+
+
+def read(program: str, job: Mapping[str, object], folder: Path, *, what: str, python: Path | None = None) -> JSONObject:
+    """Let a program of this folder do a job. `python`: the interpreter, of another environment; `what`: for errors."""
+    given, done = folder / "job.json", folder / "reading.json"
+    given.write_text(json.dumps(job), encoding="utf-8")
+    done.unlink(missing_ok=True)
+    start = OWN_PYTHON if python is None else (str(python), "-P")
+    command = [*start, str(PROGRAMS / program), str(given), str(folder)]
+    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if ended.returncode or not done.is_file():
+        lines = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
+        raise UserError(f"{what} cannot be read back: {lines[-1]}")
+    reading: JSONObject = json.loads(done.read_text(encoding="utf-8"))
+    return reading
