@@ -67,10 +67,6 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "files", "engine.base", "engine.generate", "intervals", "package_data", "records"),
         *("rules", "safety", "text"),
     },
-<<<<<<< HEAD
-    "export": {"config", "files", "model", "package_data", "records", "run_record", "stages", "templates"},
-=======
->>>>>>> 1cf2632 (Every written form is opened again and compared with the trained model: folder and .gguf)
     "evaluate": {
         *("config", "consultation", "data", "files", "engine", "intervals", "package_data", "records", "rules"),
         *("safety", "text"),

@@ -1,11 +1,11 @@
 """A program by itself: what a model folder gives in transformers, peft or optimum-intel. It imports nothing of ours.
 
-    python read_folder.py job.json FOLDER        # FOLDER gets reading.json and the logits, window-0.npy, ...
+    python read_folder.py < job.json        # the folder `output` gets reading.json and the logits, window-0.npy, ...
 
-job.json has `folder`; `adapter` (a folder that peft puts on it) or `reader: openvino`; `dtype`; `trust_remote_code`;
-`text`, `prompt` (messages), `windows` (lists of ids), `start` and `new_tokens` of a greedy answer, `conversations`
-(messages) that are answered with `answer_tokens`; or `scored` (conversations) of a reward model. The trained model is
-asked by the same functions, in its own process.
+job.json has `output`, `folder`; `adapter` (a folder that peft puts on it) or `reader: openvino`; `dtype`;
+`trust_remote_code`; `text`, `prompt` (messages), `windows` (lists of ids), `start` and `new_tokens` of a greedy
+answer, `conversations` (messages) that are answered with `answer_tokens`; or `scored` (conversations) of a reward
+model. The trained model is asked by the same functions, in its own process.
 """
 
 import json
@@ -22,6 +22,7 @@ BATCH = 25  # conversations that are answered together
 
 def load(job: Any) -> Any:
     """Return the model, its tokenizer and the name of the program, all read as their guides say."""
+    model: Any
     place, code = job["folder"], {"trust_remote_code": job["trust_remote_code"]}
     tokenizer = AutoTokenizer.from_pretrained(job.get("adapter") or place, **code)
     if job.get("reader") == "openvino":
@@ -136,13 +137,14 @@ def read(job: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(job: str, folder: str) -> None:
-    """Do the job of a file; an error is printed in one line by Python."""
+def main() -> None:
+    """Do the job that comes in; an error is printed by Python, its reason in the last line."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    found = read(json.loads(Path(job).read_text(encoding="utf-8")), Path(folder))
-    Path(folder, "reading.json").write_text(json.dumps(found), encoding="utf-8")
+    job = json.load(sys.stdin)
+    output = Path(job["output"])
+    (output / "reading.json").write_text(json.dumps(read(job, output)), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

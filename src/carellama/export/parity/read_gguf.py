@@ -1,10 +1,11 @@
 """A program by itself: what a .gguf gives in llama.cpp (the package xllamacpp). It imports nothing of ours.
 
-    python read_gguf.py job.json FOLDER        # FOLDER gets reading.json and the logits, window-0.npy, ...
+    python read_gguf.py < job.json        # the folder `output` gets reading.json and the logits, window-0.npy, ...
 
-job.json has `file`, `adapter` (a .gguf, or nothing), `threads`, and what read_folder.py takes. Ids, the prompt and the
-answers come from llama.cpp's server, as chats get them; logits of given ids from its C functions, by ctypes, since the
-server tells of what it generates only. Keys and values are kept in 32 bits, so that differences are those of the file.
+job.json has `output`, `file`, `adapter` (a .gguf, or nothing), `threads`, and what read_folder.py takes. Ids, the
+prompt and the answers come from llama.cpp's server, as chats get them; logits of given ids from its C functions, by
+ctypes, since the server tells of what it generates only. Keys and values are kept in 32 bits, so that differences are
+those of the file.
 """
 
 import ctypes
@@ -199,13 +200,13 @@ def read(job: Any, folder: Path) -> dict[str, Any]:
     }
 
 
-def main(job: str, folder: str) -> None:
-    """Do the job of a file, and leave at once: llama.cpp's threads are not waited for."""
-    found = read(json.loads(Path(job).read_text(encoding="utf-8")), Path(folder))
-    Path(folder, "reading.json").write_text(json.dumps(found), encoding="utf-8")
-    sys.stdout.flush()
+def main() -> None:
+    """Do the job that comes in, and leave at once: llama.cpp's threads are not waited for."""
+    job = json.load(sys.stdin)
+    output = Path(job["output"])
+    (output / "reading.json").write_text(json.dumps(read(job, output)), encoding="utf-8")
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

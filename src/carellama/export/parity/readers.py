@@ -22,12 +22,12 @@ OWN_PYTHON = (sys.executable, "-P")  # -P: the modules beside a program are not 
 
 def read(program: str, job: Mapping[str, object], folder: Path, *, what: str, python: Path | None = None) -> JSONObject:
     """Let a program of this folder do a job. `python`: the interpreter, of another environment; `what`: for errors."""
-    given, done = folder / "job.json", folder / "reading.json"
-    given.write_text(json.dumps(job), encoding="utf-8")
+    done = folder / "reading.json"
     done.unlink(missing_ok=True)
     start = OWN_PYTHON if python is None else (str(python), "-P")
-    command = [*start, str(PROGRAMS / program), str(given), str(folder)]
-    ended = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    given = json.dumps({**job, "output": str(folder)})
+    command = [*start, str(PROGRAMS / program)]
+    ended = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode or not done.is_file():
         lines = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
         raise UserError(f"{what} cannot be read back: {lines[-1]}")
