@@ -46,7 +46,7 @@ check: lint  ## all that CI asks for; types and docs beside the tests, whose sum
 	status=0; $(MAKE) --no-print-directory test || status=$$?; \
 	wait $$beside || { echo 'error: `make types docs` failed, see above' >&2; status=2; }; exit $$status
 
-web:  ## build the web page from web/ into src/carellama/serve/web/static (needs Node 20)
+web:  ## build the web pages from web/ into src/carellama/{serve,export}/web/static (needs Node 20)
 	cd web && npm ci --no-audit --no-fund && npm run build
 
 bench: $(READY)  ## what the benchmarks measure, without the peers

@@ -71,10 +71,11 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "consultation", "data", "files", "engine", "intervals", "package_data", "records", "rules"),
         *("safety", "text"),
     },
-    # evaluate, safety: answers of written models are compared as `safety eval` reads them
+    # evaluate, safety: answers of written models are compared as `safety eval` reads them; a page without a server
+    # has the rules of triage
     "export": {
         *("config", "evaluate.triage", "evaluate.triage_cases", "files", "hardware", "model", "package_data"),
-        *("records", "run_record", "safety.answers.urgency", "stages", "templates"),
+        *("records", "rules", "run_record", "safety", "stages", "templates", "text"),
     },
     # privacy.word_lists: names of medicines; safety.rules.measures: numbers in words
     "batch": {

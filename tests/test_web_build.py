@@ -1,4 +1,4 @@
-"""The web page: the files that are shipped are those that its source builds, small, and its own tests pass."""
+"""The web pages: the files that are shipped are those that their source builds, small, and its own tests pass."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from conftest import REPOSITORY
 
 SOURCE = REPOSITORY / "web"
 STATIC = REPOSITORY / "src" / "carellama" / "serve" / "web" / "static"
+OFFLINE = REPOSITORY / "src" / "carellama" / "export" / "web" / "static"  # the page that runs without a server
 FIRST_BYTES = 120 * 1024  # of what loads before the first question, by gzip
 NODE = (20, 19)
 # npm's words for a registry that cannot be reached
@@ -54,11 +55,13 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 def test_the_shipped_files_are_what_the_source_builds(web: Path, tmp_path: Path) -> None:
     """Whoever changes the page and forgets `make web` would ship the old one."""
-    done = _run("npm", "run", "build", cwd=web, CARELLAMA_WEB_OUT=str(tmp_path / "built"))
+    places = {"CARELLAMA_WEB_OUT": str(tmp_path / "page"), "CARELLAMA_OFFLINE_OUT": str(tmp_path / "offline")}
+    done = _run("npm", "run", "build", cwd=web, **places)
     assert done.returncode == 0, done.stdout + done.stderr
-    built, shipped = _files(tmp_path / "built"), _files(STATIC)
-    assert sorted(built) == sorted(shipped), "run `make web` and commit src/carellama/serve/web/static"
-    assert [name for name in built if built[name] != shipped[name]] == [], "run `make web`, as above"
+    for built, shipped in ((_files(tmp_path / "page"), STATIC), (_files(tmp_path / "offline"), OFFLINE)):
+        kept = _files(shipped)
+        assert sorted(built) == sorted(kept), f"run `make web` and commit {shipped.relative_to(REPOSITORY)}"
+        assert [name for name in built if built[name] != kept[name]] == [], "run `make web`, as above"
 
 
 def test_types_and_markup_are_clean(web: Path) -> None:
@@ -79,6 +82,7 @@ def test_what_loads_first_is_small() -> None:
     first = [STATIC / "index.html", *(STATIC / name for name in names)]
     assert sum(len(gzip.compress(path.read_bytes(), 6, mtime=0)) for path in first) <= FIRST_BYTES
     assert not [path.name for path in first if path.name.startswith(("katex", "highlight"))]
+    assert not [*STATIC.rglob("*.wasm")]  # of the page that runs without a server alone
 
 
 def test_the_page_needs_nothing_that_its_policy_refuses() -> None:

@@ -216,7 +216,7 @@ class TermTable:
     """What counts for what, and the terms of several parts. `reached`: the slots that each unit counts for."""
 
     def __init__(self, reached: Sequence[Iterable[int]], terms: Sequence[Term], slots: int) -> None:
-        self._slots = slots
+        self.reached, self.terms, self.slots = reached, terms, slots  # as given
         self.nothing = len(reached)  # the unit of what counts for no slot
         reached = [*reached, ()]
         self._reached = Ragged(reached)
@@ -234,12 +234,12 @@ class TermTable:
             slots, rows = reached.of(bases.units)
             if len(slots) < 2:
                 continue  # no term has all its parts
-            made = terms.join(SlotMentions(bases, slots, rows, self._slots), distances, self.nothing)
+            made = terms.join(SlotMentions(bases, slots, rows, self.slots), distances, self.nothing)
             if made is not None:
                 bases, rank = bases.joined_by(made).sorted()
                 went = rank[went]
         slots, rows = self._reached.of(bases.units)
-        return SlotMentions(bases, slots, rows, self._slots), went
+        return SlotMentions(bases, slots, rows, self.slots), went
 
 
 class _Terms:

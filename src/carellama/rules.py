@@ -70,6 +70,12 @@ def _table() -> list[int]:
     return table
 
 
+def normalization() -> str:
+    """Return each character that `normalize` changes but for capitals, followed by what it becomes."""
+    surrogates = range(0xD800, 0xE000)
+    return "".join(chr(at) + chr(to) for at, to in enumerate(_table()) if at != to and at not in surrogates)
+
+
 def normalize(text: str) -> str:
     """Return the text in the form that is matched, of the same length: lower case, simplified, plain marks."""
     if text.isascii():
@@ -132,6 +138,25 @@ class Sentences:
         return at < len(self.ends) and self.ends[at] < end
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LexiconTables:
+    """A lexicon as plain numbers and texts, for programs in other languages: see `carellama.mention_table`.
+
+    `words`, `units`, `latin_starts`, `latin_ends` and `negates` are the arguments of `Words`; `reached`, `terms` and
+    `slots` those of `TermTable`. `names` are the concepts and numbers whose unit and slot are their places.
+    """
+
+    words: Sequence[str]
+    units: Sequence[int]
+    latin_starts: Sequence[bool]
+    latin_ends: Sequence[bool]
+    negates: Sequence[bool]
+    names: Sequence[str]
+    reached: Sequence[Iterable[int]]
+    terms: Sequence[Term]
+    slots: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Term:
     concept: str  # in braces
@@ -167,8 +192,10 @@ class Lexicon:
         self._units = {f"{{{name}}}": at for at, name in enumerate(self._names)}
         self._units |= {one.text: len(self._names) + at for at, one in enumerate(made)}
         self._table = _term_table(terms, self._concepts, self._units)
+        self._spelled = [one.text.rstrip("*") for one in made]
+        self._spelled += [one.text.rstrip("*").replace("'", "") for one in bare]
         self._words = Words(
-            [one.text.rstrip("*") for one in made] + [one.text.rstrip("*").replace("'", "") for one in bare],
+            self._spelled,
             [self._units[one.text] for one in self._literals],
             [one.latin_start for one in self._literals],
             [one.latin_end for one in self._literals],
@@ -178,6 +205,20 @@ class Lexicon:
     def words(self) -> list[str]:
         """Return the words and phrases of all terms, in the form of `normalize`."""
         return [one.text.rstrip("*") for one in self._literals]
+
+    def tables(self) -> LexiconTables:
+        """Return what the lexicon is made of, for a program in another language."""
+        return LexiconTables(
+            words=self._spelled,
+            units=[self._units[one.text] for one in self._literals],
+            latin_starts=[one.latin_start for one in self._literals],
+            latin_ends=[one.latin_end for one in self._literals],
+            negates=[one.negates for one in self._literals],
+            names=self._names,
+            reached=self._table.reached,
+            terms=self._table.terms,
+            slots=self._table.slots,
+        )
 
     def __contains__(self, concept: str) -> bool:
         return self._units.get(f"{{{concept}}}", len(self._concepts)) < len(self._concepts)

@@ -157,16 +157,24 @@ class Template:
                 parts = (*lead.parts[:-1], lead.parts[-1] + group.parts[0], *group.parts[1:])
                 lead = Group(parts, trained=False, own=lead.own | {at + number for number in group.own})
             return lead
+        places = self.prompt_parts(messages, tools)
+        text = self.render(messages, add_generation_prompt=True, tools=tools)
+        texts = self._texts(messages)
+        group = _fill(places, texts, trained=False)
+        return group if group.text == text else _search(text, messages, texts)
+
+    def prompt_parts(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> Parts:
+        """Return the markup of `render(messages, add_generation_prompt=True)` and where which content stands in it.
+
+        () where a content has no place of its own, as the template rewrites it.
+        """
         key = self._key(messages, tools)
         places = self._prompts.get(key)
         if places is None:
             places = places_of(self._rows(messages), partial(self._render, tools, start=True))
             if not _calls(messages):
                 self._prompts[key] = places
-        text = self.render(messages, add_generation_prompt=True, tools=tools)
-        texts = self._texts(messages)
-        group = _fill(places, texts, trained=False)
-        return group if group.text == text else _search(text, messages, texts)
+        return places
 
     def answering_directly(self) -> Template:
         """Return the template whose generation prompt ends where an answer without reasoning starts.

@@ -15,7 +15,7 @@ export function countryName(code: string, language: Language): string {
 }
 
 /** All countries by their names. */
-export function countryList(config: Config, language: Language): { code: string; name: string }[] {
+export function countryList(config: Pick<Config, 'countries'>, language: Language): { code: string; name: string }[] {
   const list = Object.keys(config.countries ?? {}).map((code) => ({ code, name: countryName(code, language) }))
   return list.sort((a, b) => a.name.localeCompare(b.name, language === 'zh' ? 'zh-CN' : 'en'))
 }

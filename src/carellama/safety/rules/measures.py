@@ -11,10 +11,10 @@ first and the last 200 are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from carellama.package_data import package_yaml
 from carellama.rules import Mention
@@ -32,16 +32,14 @@ NUMBER = re.compile(
     rf"|(?<![a-z])(?:(?:a|{_ENGLISH}) hundred(?:(?: and)? {_TO_99})?|{_TO_99}|half a)(?![a-z])"
     r"|[零〇一二两三四五六七八九十百千]{1,8}(?:点[零一二三四五六七八九]{1,2})?|一?半"
 )
-_AGE_UNIT = re.compile(
-    r"[ -]*个?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)"
-)
-_DURATION = re.compile(
+AGE_UNIT = re.compile(r"[ -]*个?(岁半|岁|周岁|years?|yrs?|y/?o|y|月|months?|mos?|周|星期|礼拜|weeks?|wks?|天|日|days?)")
+DURATION = re.compile(
     r"[ -]?多?(个?半|个)?多?(小时|钟头|hours?|hrs?|h\b|分钟|minutes?|mins?|天|days?|周|星期|礼拜|weeks?)"
 )
 # Where a number of digits or Chinese characters may be: one set of characters, which `re` finds far faster than NUMBER.
-_FIGURES = re.compile("[0-9零〇一二两三四五六七八九十百千半][0-9零〇一二两三四五六七八九十百千半点.,]*")
+FIGURES = re.compile("[0-9零〇一二两三四五六七八九十百千半][0-9零〇一二两三四五六七八九十百千半点.,]*")
 # Where one in words may be, for the same reason any first letter with any end: NUMBER tells which are numbers.
-_NUMBER_WORD = re.compile(
+NUMBER_WORD = re.compile(
     "[{}](?<![a-z].)(?:{})".format(
         "".join(sorted({word[0] for word in (*_WORDS, "a", "half")})),
         "|".join(sorted({word[1:] for word in (*_WORDS, "a hundred", "half a")})),
@@ -115,7 +113,7 @@ def _glucose(value: float, after: str) -> float | None:
 
 
 def _years(value: float, after: str) -> float | None:
-    unit = _AGE_UNIT.match(after)
+    unit = AGE_UNIT.match(after)
     word = unit[1] if unit else "岁"
     if word[0] in "月m":
         return value / 12
@@ -135,7 +133,7 @@ def _metres(value: float, after: str) -> float | None:
 
 
 def _hours(value: float, after: str) -> float | None:
-    unit = _DURATION.match(after)
+    unit = DURATION.match(after)
     if not unit:
         return None
     word = unit[2]
@@ -182,12 +180,23 @@ def _beside_numbers() -> _Beside:
     return _Beside(labelled, unlabelled, re.compile(before), re.compile(after))
 
 
+def measure_rows() -> list[dict[str, Any]]:
+    """Return how each number is known, as `measures.yaml` has it; `before` ends where the number begins."""
+    read = package_yaml("safety/rules/measures.yaml")
+    filled = ({**row, "before": _label(row.get("before", ""), read)} for row in read["measures"])
+    return list(filled)
+
+
+def _label(before: str, read: Mapping[str, str]) -> str:
+    label = before.replace("{is}", read["is"]).replace("{near}", read["near"])
+    return f"(?:{label})$" if label else ""
+
+
 @cache
 def _measures() -> tuple[_Measure, ...]:
-    made, read = [], package_yaml("safety/rules/measures.yaml")
-    for row in read["measures"]:
-        label = row.get("before", "").replace("{is}", read["is"]).replace("{near}", read["near"])
-        before = re.compile(f"(?:{label})$") if label else None
+    made = []
+    for row in measure_rows():
+        before = re.compile(row["before"]) if row["before"] else None
         after = re.compile(row["after"]) if "after" in row else None
         least, most = row["range"]
         made.append(_Measure(row["name"], before, after, least, most, _UNITS_OF[row.get("unit")]))
@@ -223,9 +232,9 @@ def find_measures(text: str) -> dict[str, list[Mention]]:
 
 def _numbers(text: str) -> list[re.Match[str]]:
     """The numbers of a text, in order: the first and the last `REPEATS` at least."""
-    runs = [run.span() for run in _FIGURES.finditer(text)]
+    runs = [run.span() for run in FIGURES.finditer(text)]
     del runs[REPEATS:-REPEATS]  # each has a number
-    words = [word.start() for word in _NUMBER_WORD.finditer(text)]
+    words = [word.start() for word in NUMBER_WORD.finditer(text)]
     numbers = [number for begin, end in runs for number in NUMBER.finditer(text, begin, end)]
     at = 0
     for word in words:

@@ -1,0 +1,1 @@
+"""A model as a folder that a browser runs without a network."""

@@ -1,0 +1,1 @@
+export{t as Triage,n as languageOfText}from"./triage-0TcRvoX6.js";
