@@ -67,6 +67,9 @@ GROUPS: dict[str, Sequence[type]] = {
     "store_new-key": (store.NewKeyOptions,),
     "models_list": (commands.ListModelsOptions,),
     "models_show": (commands.ShowModelOptions,),
+    "models_pull": (commands.PullModelOptions,),
+    "models_verify": (commands.VerifyModelOptions,),
+    "models_add": (commands.AddModelOptions,),
     **{
         f"data_{re.sub('(?<=[a-z])(?=[A-Z])', '-', name.removesuffix('Options')).lower()}": (group,)
         for name, group in vars(data_commands).items()

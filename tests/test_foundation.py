@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from carellama.config.data import DataOptions, PromptOptions
 from carellama.config.engine import EngineOptions
@@ -20,7 +22,7 @@ from carellama.run_record import as_trained, read_run
 from carellama.train import run as runs
 from carellama.train.options import run_options
 from carellama.train.reward.model import adapter_chain
-from carellama.weights import fingerprint
+from carellama.weights import base_fingerprint, fingerprint
 from conftest import make_model
 from exporting import export
 
@@ -92,15 +94,56 @@ def test_adapters_in_their_place_are_taken_silently(
 
 
 @pytest.mark.parametrize("names", [("other", "first"), ("base", "first", "upper"), ("full", "first")])
-def test_other_weights_are_said(trained: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...]) -> None:
-    """An adapter was put on a model of the same shape and other weights without a word."""
+def test_another_base_is_refused_with_both_names_unless_it_is_allowed(
+    trained: Path, caplog: pytest.LogCaptureFixture, names: tuple[str, ...]
+) -> None:
+    """An adapter was put on a model of the same shape and other weights without a word, then with a warning."""
+    options = model(trained, *names)
+    own = trained / ("full" if names[-1] == "upper" else "base")
+    said = f"{trained / names[-1]} was trained on {own}, and {trained / names[0]} has other weights"
+    with pytest.raises(UserError, match=f"{said}.*--allow_other_base true"):
+        as_trained(options, DataOptions())
+    with pytest.raises(UserError, match="has other weights"):
+        as_trained(model(trained, "other"), DataOptions(), [str(trained / "first")])
     with caplog.at_level(logging.WARNING, "carellama"):
-        as_trained(model(trained, *names), DataOptions())
+        as_trained(dataclasses.replace(options, allow_other_base=True), DataOptions())
     assert f"{trained / names[-1]} was trained on {trained / 'base'}" in caplog.text
     assert "which are other weights" in caplog.text and len(caplog.messages) == 1
-    caplog.clear()
-    as_trained(model(trained, "other"), DataOptions(), [str(trained / "first")])
-    assert "which are other weights" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["shards", "float16", "another layout of the tokenizer"])
+def test_the_same_base_in_other_files_is_known(trained: Path, tmp_path: Path, form: str) -> None:
+    """The fingerprint is that of the model, not of its files."""
+    shutil.copytree(trained / "base", tmp_path / "base")
+    network = AutoModelForCausalLM.from_pretrained(trained / "base")
+    if form == "shards":
+        network.save_pretrained(tmp_path / "base", max_shard_size="100KB")
+        (tmp_path / "base" / "model.safetensors").unlink()
+        assert len(list((tmp_path / "base").glob("*.safetensors"))) > 2
+    elif form == "float16":
+        network.half().save_pretrained(tmp_path / "base")
+    else:
+        path = tmp_path / "base" / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=7), encoding="utf-8")
+    one, other = base_fingerprint(trained / "base"), base_fingerprint(tmp_path / "base")
+    assert one and other and one.same_weights(other) and one.tokenizer == other.tokenizer != ""
+    assert len(one.tensors) == 2 and (one.tensors == other.tensors) == (form != "float16")  # two layers
+    as_trained(ModelOptions(str(tmp_path / "base"), checkpoint_dir=str(trained / "first")), DataOptions())
+
+
+def test_one_number_of_the_three_matrices_makes_another_base(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained / "base", tmp_path / "base")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    one = base_fingerprint(tmp_path / "base")
+    assert one is not None
+    name = next(iter(one.tensors))
+    weights[name].view(-1)[-1] += 1e-3
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    other = base_fingerprint(tmp_path / "base")
+    assert other is not None and not one.same_weights(other)
+    assert [key for key in one.tensors if one.tensors[key] != other.tensors[key]] == [name]
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"\xff" * 20)
+    assert base_fingerprint(tmp_path / "base") is None
 
 
 def test_a_second_reward_adapter_brings_the_first_along(trained: Path, tmp_path: Path) -> None:

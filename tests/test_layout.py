@@ -50,7 +50,7 @@ IMPORTS: dict[str, set[str]] = {
     "privacy": {"package_data", "text"},
     "download": {"files", "retry", "text"},
     "store": {"config", "files", "records"},
-    "model": {"config", "download", "files", "hardware", "package_data", "stages", "weights"},
+    "model": {"config", "download", "files", "hardware", "package_data", "run_record", "stages", "weights"},
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
     "data": {
         *("config", "download", "files", "package_data", "privacy", "records", "stages", "templates", "text"),

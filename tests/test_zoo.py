@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -33,6 +30,7 @@ from carellama.model.zoo.resolve import EMBEDDED
 from carellama.model.zoo.show import list_models, show
 from carellama.templates.format import formats
 from conftest import make_model, make_tokenizer
+from hub_double import Hub, Repository, hub_double
 from test_adapter import logits, trained
 
 RELEASED = ("CareLlama2-7b-chat-sft-multi", "CareLlama2-7b-chat-sft-med", "CareLlama1-7b-merge")
@@ -91,7 +89,7 @@ def test_pickled_adapters_run_no_code(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[str]:
+def hub(tmp_path: Path) -> Iterator[Hub]:
     """A double of the hub with a small base and two adapters on it: one pickled, as in 2023, one as safetensors."""
     base, adapter = tmp_path / "base", trained(make_model(), tmp_path / "adapter")
     make_model().save_pretrained(base)
@@ -100,62 +98,30 @@ def hub(tmp_path: Path) -> Iterator[str]:
     tokenizer.save_pretrained(base)
     config = json.loads((adapter / "adapter_config.json").read_text())
     kept = {key: config[key] for key in ("peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules")}
-    files: dict[str, bytes] = {}
-    for repository in ("meta-llama/Llama-2-7b-chat-hf", "huggyllama/llama-7b"):
-        files |= {f"{repository}/{path.name}": path.read_bytes() for path in base.iterdir()}
-    for name in (RELEASED[0], RELEASED[2]):
-        files[f"wangrongsheng/{name}/adapter_config.json"] = json.dumps(
-            kept | {"base_model_name_or_path": "x"}
-        ).encode()
+    about = json.dumps(kept | {"base_model_name_or_path": "x"}).encode()
     torch.save(load_file(adapter / "adapter_model.safetensors"), tmp_path / "adapter_model.bin")
-    files[f"wangrongsheng/{RELEASED[0]}/adapter_model.bin"] = (tmp_path / "adapter_model.bin").read_bytes()
-    safe = (adapter / "adapter_model.safetensors").read_bytes()
-    files[f"wangrongsheng/{RELEASED[2]}/adapter_model.safetensors"] = safe
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            repository, _, rest = self.path.lstrip("/").partition("/resolve/")
-            body = files.get(f"{repository}/{rest.partition('/')[2]}")
-            if repository.startswith("api/models/"):  # what a repository holds
-                repository = "/".join(repository.split("/")[2:4])
-                held = [{"rfilename": name.split("/", 2)[2]} for name in files if name.startswith(f"{repository}/")]
-                body = json.dumps({"id": repository, "sha": "a" * 40, "siblings": held, "tags": []}).encode()
-                body = body if held and "/tree/" not in self.path else None
-            self.send_response(404 if body is None else 200)
-            known = any(name.startswith(f"{repository}/") for name in files)
-            if body is None:
-                self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
-            body = body or b""
-            self.send_header("X-Repo-Commit", "a" * 40)
-            self.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
-
-        do_HEAD = do_GET
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with hub_double() as made:
+        for repository in ("meta-llama/Llama-2-7b-chat-hf", "huggyllama/llama-7b"):
+            made.add(repository, base)
+        pickled = {"adapter_config.json": about, "adapter_model.bin": (tmp_path / "adapter_model.bin").read_bytes()}
+        made.repositories[f"wangrongsheng/{RELEASED[0]}"] = Repository(pickled)
+        safe = {
+            "adapter_config.json": about,
+            "adapter_model.safetensors": (adapter / "adapter_model.safetensors").read_bytes(),
+        }
+        made.repositories[f"wangrongsheng/{RELEASED[2]}"] = Repository(safe)
+        yield made
 
 
-def of_hub(hub: str, folder: Path, program: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {
-        "HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hub"),
-        "NO_PROXY": "*", "CARELLAMA_CACHE": str(folder / "cache"),
-    }  # fmt: skip
+def of_hub(hub: Hub, folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=folder, capture_output=True, text=True, timeout=300
-    )
+        [sys.executable, "-c", program], env=hub.environment(folder), cwd=folder, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
 
 
 @pytest.mark.slow
-def test_released_weights_by_name_bring_their_base(hub: str, tmp_path: Path) -> None:
+def test_released_weights_by_name_bring_their_base(hub: Hub, tmp_path: Path) -> None:
     """export, ask (as chat and api load models) and train, all by name; the third weights on a base that is given."""
     rows = [{"instruction": "What is asthma?", "input": "", "output": "A disease of the airways."}] * 8
     (tmp_path / "rows.json").write_text(json.dumps(rows))

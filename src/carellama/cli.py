@@ -91,7 +91,10 @@ CONVERT_VERBS = {
 }
 MODEL_VERBS = {
     "list": ("carellama.model.zoo.show:list_models", "List the models that CareLlama knows by name."),
-    "show": ("carellama.model.zoo.show:show", "Show the base, method, template and licence of one."),
+    "show": ("carellama.model.zoo.show:show", "Show all that is known of one, with sources and licence clashes."),
+    "pull": ("carellama.model.zoo.pull_command:run", "Fetch one; an adapter brings its base."),
+    "verify": ("carellama.model.zoo.verify:run", "Check a folder or a fetched model: digests, signature."),
+    "add": ("carellama.model.zoo.own:run", "Add an entry of your own."),
 }
 CONSULT_VERBS = {
     "report": ("carellama.consultation.files:report", "Write the report of a saved conversation."),

@@ -22,11 +22,12 @@ from typing import Any, TypeVar
 
 import carellama
 from carellama.config.data import PromptOptions
+from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.files import write_json
 from carellama.stages import STAGES
-from carellama.weights import fingerprint, is_adapter
+from carellama.weights import Fingerprint, base_fingerprint, content_key, fingerprint, is_adapter
 
 log = logging.getLogger(__name__)
 
@@ -153,36 +154,76 @@ def check_positions(model: ModelOptions) -> None:
             )  # fmt: skip
 
 
-def foundation(base: str, checkpoints: Sequence[str]) -> list[dict[str, Any]]:
-    """What a training begins from, for run.json: its base and the checkpoints on it, each with its fingerprint."""
-    return [
-        {"name": name, "weights": fingerprint(name), "whole": not at or not is_adapter(Path(name).expanduser())}
-        for at, name in enumerate([base, *checkpoints])
-    ]
+def foundation(model: ModelOptions, checkpoints: Sequence[str], *, whole: bool = True) -> list[dict[str, Any]]:
+    """What a training begins from, for run.json: its base and the checkpoints on it, each with its digests.
+
+    `whole`: with the fingerprints of the whole models among them, by which they are known in other files as well.
+    """
+    found: list[dict[str, Any]] = []
+    for at, name in enumerate([model.model_name_or_path, *checkpoints]):
+        full = not at or not is_adapter(Path(name).expanduser())
+        found.append({"name": name, "weights": fingerprint(name), "whole": full})
+        place = weights_folder(name, model) if full and whole else None
+        if place and (print_of := base_fingerprint(place)):
+            found[-1]["fingerprint"] = print_of.as_json()
+    return found
+
+
+def weights_folder(name: str, model: ModelOptions) -> Path | None:
+    """The folder on this machine with the weights of a model by its name; None: they have not been fetched.
+
+    That of a .gguf file, or of an embedded model, is the one that it is unpacked to.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    packed = [path] if path.is_file() else sorted((model_home() / name).glob("*.gguf")) if name else []
+    if packed:
+        place = model_home() / f"{packed[0].stem}-{content_key(packed[0])}"
+        return place if place.is_dir() else None
+    if name.count("/") != 1 or path.suffix == ".gguf":
+        return None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(name, "config.json", model.cache_dir, model.model_revision)
+    except HFValidationError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def check_foundation(model: ModelOptions, adapters: Iterable[str] = ()) -> None:
     """Compare what each adapter is put on with what its run.json says that it was trained on.
 
-    Warns of other weights. Raises `UserError` for an adapter on its own base without the checkpoints between them.
-    `adapters` are folders that answer beside each other, each on the checkpoints.
+    Raises `UserError` for an adapter on another whole model than its own, as its fingerprint tells
+    (`--allow_other_base` allows it), and on its own base without the checkpoints between them. Warns of other
+    weights. `adapters` are folders that answer beside each other, each on the checkpoints.
     """
     chains = [(model.checkpoints[:at], name) for at, name in enumerate(model.checkpoints)]
     for below, name in [*chains, *((model.checkpoints, name) for name in adapters)]:
         folder = Path(name).expanduser()
         then = ((read_run(folder) if is_adapter(folder) else None) or {}).get("used", {}).get("foundation")
         if then:
-            _compare_foundation(name, then, foundation(model.model_name_or_path, below))
+            known = any("fingerprint" in one for one in then)
+            now = foundation(model, below, whole=known)
+            _compare_foundation(name, then, now, allow=model.allow_other_base)
 
 
-def _compare_foundation(adapter: str, then: list[dict[str, Any]], now: list[dict[str, Any]]) -> None:
+def _compare_foundation(adapter: str, then: list[dict[str, Any]], now: list[dict[str, Any]], *, allow: bool) -> None:
     there, here = _effective(then), _effective(now)
-    if len(there) == len(here) and all(_same(*pair) is not False for pair in zip(there, here, strict=True)):
+    if len(there) == len(here) and all(_same_model(*pair) is not False for pair in zip(there, here, strict=True)):
         return
     needed = f"--checkpoint_dir {','.join([*(one['name'] for one in then[1:]), adapter])}"
     trained = f"{adapter} was trained on {_shown(then)}"
     if len(now) < len(then) and all(_same(*pair) for pair in zip(then, now, strict=False)):
         raise UserError(f"{trained}, and would be used on {_shown(now)} alone: give {needed}")
+    if not allow and _fingerprints_differ(there[0], here[0]):
+        raise UserError(
+            f"{adapter} was trained on {there[0]['name']}, and {here[0]['name']} has other weights: it belongs to "
+            f"--model_name_or_path {then[0]['name']} {needed}; if it is the same model, merged or quantised, "
+            "add --allow_other_base true"
+        )
     log.warning(
         "%s, and is used on %s, which are other weights: unless they are the same ones, merged, its answers get worse; "
         "it belongs to --model_name_or_path %s %s",
@@ -205,6 +246,17 @@ def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
     if one["weights"] and other["weights"]:
         return bool(one["weights"] == other["weights"])
     return True if one["name"] == other["name"] else None
+
+
+def _same_model(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
+    """The same of whole models: by their fingerprints, where both have one."""
+    first, second = Fingerprint.of_json(one.get("fingerprint")), Fingerprint.of_json(other.get("fingerprint"))
+    return first.same_weights(second) if first and second else _same(one, other)
+
+
+def _fingerprints_differ(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    first, second = Fingerprint.of_json(one.get("fingerprint")), Fingerprint.of_json(other.get("fingerprint"))
+    return bool(first and second and not first.same_weights(second))
 
 
 def _shown(foundation: Iterable[Mapping[str, Any]]) -> str:

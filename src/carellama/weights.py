@@ -1,17 +1,25 @@
-"""Files of weights: what tells an adapter from a whole model, and a fingerprint by which other weights are known.
+"""Files of weights: what tells an adapter from a whole model, and fingerprints by which other weights are known.
 
     is_adapter(Path("output"))          # whether the folder holds an adapter
     fingerprint("models/base")          # "3f0c...": other digits for other weights; None: no files of a known kind
+    base_fingerprint(Path("models/base")).tensors     # {"model.layers.0.self_attn.k_proj.weight": "9b1d...", ...}
 
-A fingerprint reads some KB of each file, not the file: its size, its header and a piece of each tensor.
+`fingerprint` is that of the files: it reads some KB of each, its size, its header and a piece of each tensor.
+`base_fingerprint` is that of the model: its tokenizer and three of its matrices, whole. It stays the same where the
+same weights lie in other files, in other shards or under another name.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 PIECE_BYTES = 512
@@ -57,3 +65,168 @@ def _pieces(path: Path) -> Iterator[bytes]:
         for middle in middles:
             file.seek(middle)
             yield file.read(PIECE_BYTES)
+
+
+# How a number of a tensor is stored: bytes, and how float32 is made of them.
+NUMBERS = {"F32": 4, "F16": 2, "BF16": 2}
+ROUNDING = 2**-7  # relative: what bfloat16 keeps of a number, the least precise of the three
+SAMPLED = 16  # numbers of each tensor, from its beginning
+ATTENTION = re.compile(r"attn|attention")
+BIG_BYTES = 1 << 30  # larger files are told apart by size and time, not by content
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a model is known by: its tokenizer, and three of its matrices.
+
+    tokenizer: digest of its vocabulary, merges and added tokens; "" where the folder has no tokenizer. tensors: name to
+    the type and the digest of type, shape and bytes. sample: the first numbers of each, by which the same weights in
+    another precision are known.
+    """
+
+    tokenizer: str
+    tensors: Mapping[str, str]
+    sample: Mapping[str, tuple[float, ...]]
+
+    def same_weights(self, other: Fingerprint) -> bool:
+        """Whether both are the same weights, if in another precision (float32, float16, bfloat16).
+
+        In one precision the digests decide; in two the first numbers do, as far as the rounding goes.
+        """
+        if self.tensors == other.tensors or self.tensors.keys() != other.tensors.keys():
+            return self.tensors == other.tensors
+        return all(
+            self.tensors[name].split()[0] != other.tensors[name].split()[0]
+            and _close(self.sample.get(name, ()), other.sample.get(name, ()))
+            for name in self.tensors
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON, for run.json."""
+        sample = {name: list(numbers) for name, numbers in self.sample.items()}
+        return {"tokenizer": self.tokenizer, "tensors": dict(self.tensors), "sample": sample}
+
+    @staticmethod
+    def of_json(value: Any) -> Fingerprint | None:
+        """The fingerprint that `as_json` gave; None for what is none."""
+        if not isinstance(value, dict) or not isinstance(value.get("tensors"), dict):
+            return None
+        sample = {name: tuple(numbers) for name, numbers in (value.get("sample") or {}).items()}
+        return Fingerprint(str(value.get("tokenizer") or ""), value["tensors"], sample)
+
+
+def _close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    if not one or len(one) != len(other):
+        return False
+    return all(
+        abs(left - right) <= ROUNDING * max(abs(left), abs(right)) for left, right in zip(one, other, strict=True)
+    )
+
+
+def base_fingerprint(folder: Path) -> Fingerprint | None:
+    """The fingerprint of the model in a folder; None where it has no safetensors, or they cannot be read.
+
+    The three are the smallest matrix of attention in the first, the middle and the last layer; of a model without
+    layers, the smallest matrices. Only their bytes are read.
+    """
+    try:
+        tensors = _tensors_of(folder)
+        chosen = _chosen(tensors)
+        digests = {name: _digest(*tensors[name]) for name in chosen}
+        sample = {name: _sample(*tensors[name]) for name in chosen}
+        return Fingerprint(tokenizer_digest(folder), digests, sample) if chosen else None
+    except (OSError, ValueError, KeyError, TypeError, struct.error):
+        return None
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """Digest of what a tokenizer knows; the same however its file is laid out. "" where the folder has none."""
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        state = json.loads(file.read_text(encoding="utf-8"))
+        model = state.get("model") or {}
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model.get("merges") or []]
+        added = sorted((one["id"], one["content"]) for one in state.get("added_tokens") or [])
+        known = json.dumps([model.get("vocab"), merges, added], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(known.encode()).hexdigest()[:32]
+    digest = hashlib.sha256()
+    files = [folder / name for name in ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")]
+    there = [path for path in files if path.is_file()]
+    for path in there:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:32] if there else ""
+
+
+def _tensors_of(folder: Path) -> dict[str, tuple[Path, int, dict[str, Any]]]:
+    """Each tensor of a folder's safetensors: its file, where the bytes begin, and what the header says of it."""
+    found: dict[str, tuple[Path, int, dict[str, Any]]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, LARGEST_HEADER)))
+        found |= {name: (path, 8 + length, about) for name, about in header.items() if name != "__metadata__"}
+    return found
+
+
+def _chosen(tensors: Mapping[str, tuple[Path, int, dict[str, Any]]]) -> list[str]:
+    matrices = [name for name, (_, _, about) in tensors.items() if len(about["shape"]) > 1]
+    layers: dict[int, list[str]] = {}
+    for name in matrices:
+        if number := re.search(r"\.(\d+)\.", name):
+            layers.setdefault(int(number[1]), []).append(name)
+
+    def smallest(names: list[str]) -> list[str]:
+        own = [name for name in names if ATTENTION.search(name)] or names
+        return sorted(own, key=lambda name: (_size(tensors[name][2]), name))
+
+    if not layers:
+        return sorted(smallest(matrices)[:3])
+    numbers = sorted(layers)
+    places = dict.fromkeys((numbers[0], numbers[len(numbers) // 2], numbers[-1]))
+    return [smallest(layers[number])[0] for number in places]
+
+
+def _size(about: Mapping[str, Any]) -> int:
+    start, end = about["data_offsets"]
+    return int(end - start)
+
+
+def _digest(path: Path, begins: int, about: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(f"{about['dtype']} {list(about['shape'])} ".encode())
+    with path.open("rb") as file:
+        file.seek(begins + about["data_offsets"][0])
+        left = _size(about)
+        while left:
+            if not (piece := file.read(min(left, 1 << 20))):
+                raise ValueError(f"{path} ends within a tensor")
+            digest.update(piece)
+            left -= len(piece)
+    return f"{about['dtype']} {digest.hexdigest()[:32]}"
+
+
+def _sample(path: Path, begins: int, about: Mapping[str, Any]) -> tuple[float, ...]:
+    width = NUMBERS.get(about["dtype"])
+    if width is None:
+        return ()
+    count = min(SAMPLED, _size(about) // width)
+    with path.open("rb") as file:
+        file.seek(begins + about["data_offsets"][0])
+        raw = file.read(count * width)
+    if about["dtype"] == "BF16":  # the upper half of a float32
+        raw = b"".join(b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2))
+    form = f"<{count}{'e' if about['dtype'] == 'F16' else 'f'}"
+    return tuple(float(f"{number:.6g}") for number in struct.unpack(form, raw))
+
+
+def content_key(path: Path) -> str:
+    """12 hex digits that change with a file."""
+    about = path.stat()
+    return _key_of(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache  # a run asks for its model several times
+def _key_of(path: Path, size: int, changed: int) -> str:
+    if size > BIG_BYTES:
+        return hashlib.sha256(f"{path.name} {size} {changed}".encode()).hexdigest()[:12]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

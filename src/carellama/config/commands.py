@@ -137,12 +137,16 @@ class TaskGenerationOptions(GenerationOptions):
 
 @dataclass(frozen=True)
 class ListModelsOptions(Options):
-    """How the models are listed."""
+    """Which models are listed, and how."""
 
+    search: str | None = option("Only models whose entry has this text (first word).", None)
+    language: str | None = option("Only models of this language, as zh; of --field the language: en or zh.", None)
+    licence: str | None = option("Only this licence: id of the hub, SPDX id, or free: no terms and no clash.", None)
+    size: str | None = option("Only models of at most so many parameters, as 8B.", None)
+    kind: Literal["embedded", "adapter", "delta", "model"] | None = option("Only models of this kind.", None)
     field: bool = option(
         "The medical models, deployments, resources and lessons of the field, and what became of them.", default=False
     )
-    language: Literal["en", "zh"] = option("Language of --field.", "en")
     json: bool = option("Print one JSON list instead of a table.", default=False)
 
 
@@ -150,8 +154,45 @@ class ListModelsOptions(Options):
 class ShowModelOptions(Options):
     """Which model is shown."""
 
-    name: str = option("Name of the model, or its hub id (first word).")
+    name: str = option("Name of the model, or one of its ids on a hub (first word).")
     json: bool = option("Print one JSON object instead of lines.", default=False)
+
+
+@dataclass(frozen=True)
+class PullModelOptions(Options):
+    """Which model is fetched, and from where."""
+
+    name: str = option("Name of the model, or an id of the hub (first word).")
+    hub: Literal["huggingface", "modelscope"] = option("Which hub it is fetched from.", "huggingface")
+    model_revision: str = option("Branch, tag or commit; default: that of the entry, else main.", "main")
+    cache_dir: str | None = option("Where hub downloads are kept.", None)
+    hf_auth_token: str | None = option("Token for gated hub models.", None)
+    allow_pickle: bool = option("Fetch .bin weights, which can run code when read.", default=False)
+    accept_licence: bool = option("Accept the terms of an embedded model that has any (gemma3-270m).", default=False)
+
+
+@dataclass(frozen=True)
+class VerifyModelOptions(Options):
+    """What is verified, and who may have signed it."""
+
+    name: str = option("Folder with SHA256SUMS, or name of a model that was fetched (first word).")
+    public_key: str | None = option("File with the key that model.sig was made with (needs model-signing).", None)
+    identity: str | None = option("Who has signed model.sig through Sigstore (needs model-signing).", None)
+    identity_provider: str | None = option("Address of the OpenID provider that vouches for --identity.", None)
+
+
+@dataclass(frozen=True)
+class AddModelOptions(Options):
+    """An entry of one's own for the list of models."""
+
+    name: str = option("Name of the new entry (first word).")
+    model: str = option("Folder of a model or an adapter, or an id of the hub.")
+    about: str = option("What it is, in one sentence.", "")
+    base: str | None = option("Base of an adapter; default: what its adapter_config.json says.", None)
+    template: str | None = option("Chat format that it was trained with; default: what its run.json says.", None)
+    licence: str | None = option("Licence: id of the hub (apache-2.0); default: what its README.md says.", None)
+    languages: str | None = option("Languages, comma separated, as zh,en.", None, commas=True)
+    overwrite: bool = option("Replace an entry of one's own of this name.", default=False)
 
 
 @dataclass(frozen=True)

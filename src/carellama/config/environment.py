@@ -25,6 +25,12 @@ def environment_home() -> Path:
     return cache_home() / "environments"
 
 
+def modelscope_endpoint() -> str:
+    """Address of ModelScope: `$MODELSCOPE_ENDPOINT`, or that of `$MODELSCOPE_DOMAIN`, as its own program has it."""
+    domain = os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
+    return (os.environ.get("MODELSCOPE_ENDPOINT") or f"https://{domain}").rstrip("/")
+
+
 def dataset_home() -> Path:
     """Where the datasets of the catalogue are kept."""
     return cache_home() / "datasets"
@@ -37,8 +43,17 @@ def database() -> str:
     """
     if own := os.environ.get("CARELLAMA_DATABASE"):
         return own
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return str(data / "carellama" / "carellama.db")
+    return str(data_home() / "carellama.db")
+
+
+def data_home() -> Path:
+    """The user's data folder of CareLlama: `$XDG_DATA_HOME/carellama`, or ~/.local/share/carellama."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "carellama"
+
+
+def own_models_file() -> Path:
+    """The user's own entries of the list of models: `$CARELLAMA_MODELS`, or models.yaml in the data folder."""
+    return Path(os.environ.get("CARELLAMA_MODELS") or data_home() / "models.yaml")
 
 
 def store_keys() -> list[str]:

@@ -19,6 +19,7 @@ class ModelOptions(Options):
         "Folder(s) of earlier training or named adapters, comma separated; merged in this order.", None, commas=True
     )
     model_revision: str = option("Branch, tag or commit of a hub model.", "main")
+    hub: Literal["huggingface", "modelscope"] = option("Which hub names and ids are fetched from.", "huggingface")
     cache_dir: str | None = option("Where hub downloads are kept.", None)
     hf_auth_token: str | None = option("Token for gated hub models.", None)
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
@@ -32,6 +33,9 @@ class ModelOptions(Options):
     trust_remote_code: bool = option("Run Python code that comes with the model.", default=False)
     allow_pickle: bool = option(
         "Read .bin weights, which can run code; default: safetensors and GGUF only.", default=False
+    )
+    allow_other_base: bool = option(
+        "Put an adapter on other weights than its run.json names: the same ones merged, or quantised.", default=False
     )
     accept_licence: bool = option("Accept the terms of an embedded model that has any (gemma3-270m).", default=False)
 

@@ -110,7 +110,7 @@ def check_changes(
 
 def foundation_of(options: RunOptions) -> list[dict[str, object]]:
     """The weights that a training begins from: its base and the checkpoints that it does not train further."""
-    return foundation(options.model.model_name_or_path, trained_checkpoints(options)[:-1])
+    return foundation(options.model, trained_checkpoints(options)[:-1])
 
 
 def changed_options(

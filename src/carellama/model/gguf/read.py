@@ -9,13 +9,11 @@ The other direction, from a folder to a .gguf, is `carellama.model.gguf.write`.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -25,6 +23,7 @@ from carellama.files import create_once, print_status
 from carellama.model.gguf.layout import ALIGNMENT, BY_NUMBER, check_whole, padded
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
+from carellama.weights import content_key
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 AS_GPT2 = {"gpt-2", "phi-2", "jina-es", "jina-de", "roberta-bpe", "mpt", "olmo", "jais"}
 
-BIG_BYTES = 1 << 30  # larger files are told apart by size and time, not by content
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
 
@@ -142,20 +140,6 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     if "PreTrainedTokenizerFast" not in (folder / "tokenizer_config.json").read_text(encoding="utf-8"):
         make_readable(folder)  # it was made by an earlier version
     return folder
-
-
-def content_key(path: Path) -> str:
-    """12 hex digits that change with the file."""
-    about = path.stat()
-    return _key_of(path, about.st_size, about.st_mtime_ns)
-
-
-@lru_cache  # a run asks for its model several times
-def _key_of(path: Path, size: int, changed: int) -> str:
-    if size > BIG_BYTES:
-        return hashlib.sha256(f"{path.name} {size} {changed}".encode()).hexdigest()[:12]
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def _convert(path: Path, folder: Path) -> None:

