@@ -156,9 +156,12 @@ def find_entry(name: str) -> ModelEntry | None:
     return next((entry for entry in load_entries() if wanted in map(str.lower, entry.ids)), None)
 
 
-def hub_of(entry: ModelEntry, hub: Hub) -> str:
-    """The id of an entry's weights on a hub. Raises `UserError` where it has none there."""
-    found = entry.modelscope if hub == "modelscope" else entry.hub
+def hub_of(entry: ModelEntry, hub: Hub, given: str = "") -> str:
+    """The id of an entry's weights on a hub. Raises `UserError` where it has none there.
+
+    An id of ModelScope that is not in the list is what was `given`, if that is an id.
+    """
+    found = entry.modelscope or given * ("/" in given) if hub == "modelscope" else entry.hub
     if not found:
         there = "; leave --hub out" if hub == "modelscope" and entry.hub else f"; see {entry.page or entry.source}"
         raise UserError(f"no {hub} id of {entry.name} is known{there}")

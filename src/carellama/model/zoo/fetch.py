@@ -242,7 +242,7 @@ def check_whole(folder: Path, files: Sequence[RemoteFile] = ()) -> None:
             raise UserError(f"{folder} lacks {one.name}: fetch it again")
         if one.size is not None and path.stat().st_size != one.size:
             raise UserError(
-                f"{path} has {path.stat().st_size:,} bytes instead of {one.size:,}: remove it, fetch it again"
+                f"{path.resolve()} has {path.stat().st_size:,} bytes instead of {one.size:,}: remove it, fetch it again"
             )
     for index in sorted(folder.glob("*.index.json")):
         try:

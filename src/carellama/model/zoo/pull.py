@@ -101,8 +101,8 @@ def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
         )
     if entry.remote_code and not model.trust_remote_code:
         log.info("%s brings Python code of its own; newer releases of transformers may read it without", entry.name)
-    revision = _revision(entry, model)
-    return _from_modelscope(replace(model, model_name_or_path=hub_of(entry, model.hub), model_revision=revision)), None
+    place, revision = hub_of(entry, model.hub, model.model_name_or_path), _revision(entry, model)
+    return _from_modelscope(replace(model, model_name_or_path=place, model_revision=revision)), None
 
 
 def _check_reads(entry: ModelEntry) -> None:

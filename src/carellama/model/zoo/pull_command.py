@@ -60,14 +60,17 @@ def _pull(entry: ModelEntry, model: ModelOptions, *, accept: bool) -> Path:
             print_status(f"its base {entry.base or ''} is not fetched: {why}")
             return folder
         of_base = find_entry(based) or ModelEntry(name=based, about="its base", kind="model", hub=based)
-        _pull_whole(replace(of_base, hub=based, modelscope=based), replace(model, model_revision="main"))
+        _pull_whole(
+            replace(of_base, hub=based, modelscope=based),
+            replace(model, model_name_or_path=based, model_revision="main"),
+        )
         return folder
     revision = entry.revision if entry.revision and model.model_revision == "main" else model.model_revision
     return _pull_whole(entry, replace(model, model_revision=revision))
 
 
 def _pull_whole(entry: ModelEntry, model: ModelOptions) -> Path:
-    listing = list_repository(hub_of(entry, model.hub), model)
+    listing = list_repository(hub_of(entry, model.hub, model.model_name_or_path), model)
     print_status(announcement(entry, listing))
     folder = fetch_repository(listing, model)
     _record(entry, listing, folder, model)
