@@ -75,7 +75,7 @@ def gguf_files(written: dict[str, Written], tmp_path_factory: pytest.TempPathFac
             model, _, kind = name.rpartition(" ")
             safe = stack.enter_context(to_gguf._without_code(written[model].folder, pickles=False))
             words.append([str(safe), "--outfile", str(file), "--outtype", kind])
-        to_gguf._run(CONVERT_ALL, [json.dumps(words)], "the models of this test")
+        to_gguf.run_converter(CONVERT_ALL, [json.dumps(words)], "the models of this test")
     return files
 
 

@@ -13,6 +13,8 @@ import math
 import re
 from pathlib import Path
 
+from carellama.model.gguf.names import open_model
+
 ALPHA = 1.0  # as written; the adapter's own factor is multiplied into B
 
 
@@ -20,14 +22,11 @@ def write(base: str, adapter: str, target: str) -> None:
     """Write the adapter of a folder, for the model of the folder `base`, to the file `target`."""
     import gguf
     import torch
-    from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
     from safetensors.torch import load_file
 
     settings = json.loads((Path(adapter) / "adapter_config.json").read_text(encoding="utf-8"))
     weights = load_file(Path(adapter) / "adapter_model.safetensors")
-    hparams = ModelBase.load_hparams(Path(base), False)  # noqa: FBT003 - not in Mistral's own format
-    family = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
-    model = family(Path(base), gguf.LlamaFileType.ALL_F32, Path(target), eager=True)
+    model = open_model(base)
     writer = gguf.GGUFWriter(target, gguf.MODEL_ARCH_NAMES[model.model_arch])
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")

@@ -115,7 +115,8 @@ def lora_gguf_of(model: ModelOptions, adapter: Path) -> Path:
     with create_once(target) as making:
         if making:
             with _without_code(base, pickles=model.allow_pickle) as safe:
-                _run(CONVERT_LORA, [str(safe), str(adapter), str(making / "adapter.gguf")], f"the adapter {adapter}")
+                words = [str(safe), str(adapter), str(making / "adapter.gguf")]
+                run_converter(CONVERT_LORA, words, f"the adapter {adapter}")
     return target / "adapter.gguf"
 
 
@@ -219,7 +220,7 @@ def _convert(
         written = Path(temporary) / target.name
         with _without_code(folder, pickles=pickles) as safe:
             kind = "f16" if gguf_type == "f16" else _stored_type(safe)
-            _run(CONVERT_MODEL, [str(safe), "--outfile", str(written), "--outtype", kind, *flags], what)
+            run_converter(CONVERT_MODEL, [str(safe), "--outfile", str(written), "--outtype", kind, *flags], what)
         if gguf_type != "f16":
             return quantize(written, target, gguf_type, importance)
         written.replace(target)
@@ -276,9 +277,9 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
         yield safe
 
 
-def _run(code: str, words: Sequence[str], what: str) -> None:
-    """Run a piece of code in a process where the converter's packages come first."""
-    own = Path(__file__).parents[2]
+def run_converter(code: str, words: Sequence[str], what: str) -> None:
+    """Run a piece of code in a process where the converter's packages come first. `NotConvertible` where it fails."""
+    own = Path(__file__).parents[3]
     command = [sys.executable, "-P", "-c", START + code, str(converter()), str(own), *words]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode:
