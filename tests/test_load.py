@@ -124,8 +124,14 @@ def test_incomplete_and_damaged_weights_are_refused(folder):
     shutil.copy(folder / "less" / "model.safetensors", folder)
     assert_refused(folder, "has in other sizes 6 of the weights")
     path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    assert_refused(folder, "cannot load the model")
+    body = path.read_bytes()
+    for size in (1000, len(body) - 1):
+        path.write_bytes(body[:size])
+        assert_refused(folder, "cut short|header tells of")
+    make_model().save_pretrained(folder, max_shard_size="100KB")
+    path.unlink()
+    (folder / "model-00002-of-00006.safetensors").unlink()
+    assert_refused(folder, "lacks 1 of 6 files of weights .the first: model-00002-of-00006")
 
 
 def test_code_of_the_model_runs_only_if_it_is_trusted(folder):

@@ -162,6 +162,17 @@ def test_an_entry_of_ones_own_is_used_like_any_other(tmp_path: Path, tiny_folder
     assert (model.model_name_or_path, data.template) == (str(whole), "qwen")
     model, _ = with_named_weights(ModelOptions("ward3-lora"), PromptOptions())
     assert (model.model_name_or_path, model.checkpoints) == (str(whole), [str(adapter)])
+    other_base = tmp_path / "other"
+    make_model(seed=5).save_pretrained(other_base)
+    for base in (whole, other_base):
+        asked = ModelOptions(str(base), checkpoint_dir="ward3-lora")
+        if base == whole:
+            assert with_named_weights(asked, PromptOptions())[0].checkpoints == [str(adapter)]
+        else:
+            with pytest.raises(UserError, match=f"ward3-lora belongs to {whole}, and {other_base} has other weights"):
+                with_named_weights(asked, PromptOptions())
+            allowed = dataclasses.replace(asked, allow_other_base=True)
+            assert with_named_weights(allowed, PromptOptions())[0].checkpoints == [str(adapter)]
     assert {entry.name for entry in load_entries() if entry.own} == {"ward3", "ward3-lora", "remote"}
     for argv, said in (
         (["HuatuoGPT-7B", "--model", str(whole)], "is a name of the list"),

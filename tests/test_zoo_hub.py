@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -269,6 +271,23 @@ def test_a_disk_without_room_is_said_before_anything_comes(hub: Hub, monkeypatch
             pull_command.run(["lab/toy", "--hub", where])
     assert not any("resolve" in path or "FilePath" in path for _, path, _ in hub.asked)
     assert not list(model_home().rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("where", ["huggingface", "modelscope"])
+def test_a_disk_that_fills_up_is_one_line_and_nothing_half_written(hub: Hub, where: str) -> None:
+    """The size that a file may have stands for the disk."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"File too large: .*make room there") as refused:
+            pull_command.run(["lab/toy", "--hub", where])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "\n" not in str(refused.value) and not (model_home() / "modelscope" / "lab--toy").exists()
+    assert not list((model_home() / "pulled").glob("*")) and not list(model_home().rglob("model.safetensors"))
+    pull_command.run(["lab/toy", "--hub", where])
+    verify.run(["lab/toy"])
 
 
 def test_an_adapter_without_a_base_says_what_to_give(hub: Hub, tmp_path: Path, monkeypatch) -> None:

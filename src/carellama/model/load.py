@@ -30,6 +30,7 @@ from carellama.model.readers import PAD_TOKENS
 from carellama.model.sharded import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 from carellama.model.zoo.entries import find_entry
+from carellama.model.zoo.fetch import check_whole
 from carellama.model.zoo.resolve import model_folder
 from carellama.stages import ModelKind
 from carellama.weights import ADAPTER
@@ -344,8 +345,9 @@ def _check_same_architecture(base: PreTrainedConfig, place: Path | str, full: Pr
 
 
 def check_weights(folder: Path, *, allow_pickle: bool) -> None:
-    """Refuse a folder without weights, and pickled weights unless they are allowed."""
+    """Refuse a folder without weights, with a part of them only, and pickled weights unless they are allowed."""
     if any(folder.glob("*.safetensors")):
+        check_whole(folder)
         return
     pickles = sorted(file.name for pattern in PICKLES for file in folder.glob(pattern))
     if not pickles:

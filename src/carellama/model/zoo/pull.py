@@ -31,6 +31,7 @@ from carellama.model.zoo.entries import ModelEntry, find_entry, hub_of
 from carellama.model.zoo.fetch import PULLED, Listing, fetch_repository, list_repository
 from carellama.model.zoo.licences import clash
 from carellama.model.zoo.resolve import EMBEDDED
+from carellama.run_record import weights_folder
 from carellama.weights import base_fingerprint
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
             continue
         if entry.kind != "adapter" or (folder := pull_adapter(entry, model)) is None:
             raise UserError(f"--checkpoint_dir {name} is a whole model; give it as --model_name_or_path")
+        _check_base(entry, model)
         used.append(entry)
         checkpoints.append(str(folder))
     if not used:
@@ -103,6 +105,20 @@ def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
         log.info("%s brings Python code of its own; newer releases of transformers may read it without", entry.name)
     place, revision = hub_of(entry, model.hub, model.model_name_or_path), _revision(entry, model)
     return _from_modelscope(replace(model, model_name_or_path=place, model_revision=revision)), None
+
+
+def _check_base(entry: ModelEntry, model: ModelOptions) -> None:
+    """Refuse an adapter of the list on another base than the one whose fingerprint its entry has."""
+    if not entry.fingerprint or model.allow_other_base:
+        return
+    folder = weights_folder(model.model_name_or_path, model)
+    found = base_fingerprint(folder) if folder else None
+    if found and dict(found.tensors) != dict(entry.fingerprint):
+        raise UserError(
+            f"{entry.name} belongs to {entry.base}, and {model.model_name_or_path} has other weights: give "
+            f"--model_name_or_path {entry.base}; if it is the same model, merged or quantised, add "
+            "--allow_other_base true"
+        )
 
 
 def _check_reads(entry: ModelEntry) -> None:

@@ -61,7 +61,7 @@ def _check_signature(folder: Path, options: VerifyModelOptions) -> str:
         hashing: Any = importlib.import_module("model_signing.hashing")
         verifying: Any = importlib.import_module("model_signing.verifying")
     except ModuleNotFoundError as error:
-        raise UserError("a signature is checked by model-signing: pip install model-signing") from error
+        raise UserError(f"a signature is checked by model-signing ({error}): pip install model-signing") from error
     config = verifying.Config()
     if options.public_key:
         if not Path(options.public_key).is_file():
