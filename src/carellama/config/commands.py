@@ -32,7 +32,7 @@ class RecipeOptions(Options):
     dry_run: bool = option("Print the command of each stage and leave.", default=False)
 
 
-EXPORT_TARGETS = dict.fromkeys(("hf", "gguf"))
+EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora-gguf", "openvino"))
 GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
 
 
@@ -41,7 +41,11 @@ class ExportOptions(Options):
     """Where and how a model is exported."""
 
     output_dir: str = option("Folder to write the model to.")
-    to: str = option("Forms to write, comma separated: hf (a Hugging Face folder), gguf.", "hf", commas=True)
+    to: str = option(
+        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora-gguf (the adapter alone), openvino.",
+        "hf",
+        commas=True,
+    )
     gguf_type: str = option(
         "gguf: number format(s), comma separated: f16, q8_0, q6_K, q5_K_M, q4_K_M, iq4_xs, q4_0.", "q4_K_M", commas=True
     )

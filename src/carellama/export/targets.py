@@ -8,12 +8,14 @@ A form is one thing that somebody may open: the folder, a .gguf, the folder of O
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from carellama.config.commands import ExportOptions
+from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
 
 FOLDER_READER, GGUF_READER = "read_folder.py", "read_gguf.py"
@@ -72,7 +74,38 @@ def _write_gguf(making: Making, kind: str) -> Form:
     return Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types)
 
 
+def _openvino(making: Making) -> list[Form]:
+    """Write the folder `openvino` with optimum-intel, which is installed in an environment of its own."""
+    from carellama.export.environments import run_tool, tool_environment
+
+    target = making.folder / "openvino"
+    given = {"folder": str(making.merged), "target": str(target)}
+    run_tool("openvino", Path(__file__).with_name("write_openvino.py"), given)
+    job = {"folder": str(target), "reader": "openvino"}
+    return [Form("openvino", "openvino", FOLDER_READER, job, tool_environment("openvino"))]
+
+
+def _lora_gguf(making: Making) -> list[Form]:
+    """Write the adapter as a .gguf that llama.cpp puts on its base; it is read back on a base in 16 bits."""
+    from carellama.model.gguf.write import base_folder, convert_folder, lora_gguf_of
+
+    model = making.source.model
+    if len(model.checkpoints) != 1:
+        raise UserError(
+            f"--to lora-gguf writes one adapter, and --checkpoint_dir names {len(model.checkpoints)}: "
+            "name one, or take --to gguf, which merges them"
+        )
+    written = lora_gguf_of(model, Path(model.checkpoints[0]))
+    file, base = making.folder / f"{making.name}-lora.gguf", making.scratch / "base.f16.gguf"
+    shutil.copyfile(written, file)
+    convert_folder(base_folder(model), base, "f16", pickles=model.allow_pickle)
+    job = {"file": str(base), "adapter": str(file), "template": making.source.template.jinja}
+    return [Form("lora-gguf", file.name, GGUF_READER, job)]
+
+
 TARGETS: Mapping[str, Callable[[Making], list[Form]]] = {
     "hf": _hf,
     "gguf": _gguf,
+    "lora-gguf": _lora_gguf,
+    "openvino": _openvino,
 }

@@ -2,10 +2,10 @@
 
     python read_gguf.py < job.json        # the folder `output` gets reading.json and the logits, window-0.npy, ...
 
-job.json has `output`, `file`, `adapter` (a .gguf, or nothing), `threads`, and what read_folder.py takes. Ids, the
-prompt and the answers come from llama.cpp's server, as chats get them; logits of given ids from its C functions, by
-ctypes, since the server tells of what it generates only. Keys and values are kept in 32 bits, so that differences are
-those of the file.
+job.json has `output`, `file`, `adapter` (a .gguf) with the `template` of its chats, `threads`, and what read_folder.py
+takes. Ids, the prompt and the answers come from llama.cpp's server, as chats get them; logits of given ids from its C
+functions, by ctypes, since the server tells of what it generates only. Keys and values are kept in 32 bits, so that
+differences are those of the file.
 """
 
 import ctypes
@@ -149,6 +149,7 @@ class Server:
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         if job.get("adapter"):
+            parameters.chat_template = job["template"]  # the base has its own
             parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(job["adapter"], 1.0)]
         self.answer_tokens = job["answer_tokens"]
         self.native = xllamacpp.Server(parameters)
