@@ -32,7 +32,7 @@ class RecipeOptions(Options):
     dry_run: bool = option("Print the command of each stage and leave.", default=False)
 
 
-EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora-gguf", "openvino"))
+EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora-gguf", "openvino", "web"))
 GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
 
 
@@ -42,13 +42,23 @@ class ExportOptions(Options):
 
     output_dir: str = option("Folder to write the model to.")
     to: str = option(
-        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora-gguf (the adapter alone), openvino.",
+        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora-gguf (the adapter alone), openvino, "
+        "web (a page that answers without a network).",
         "hf",
         commas=True,
     )
     gguf_type: str = option(
         "gguf: number format(s), comma separated: f16, q8_0, q6_K, q5_K_M, q4_K_M, iq4_xs, q4_0.", "q4_K_M", commas=True
     )
+    importance: str = option(
+        "gguf: which columns of matrices matter most; auto: measured on medical texts; none; or a file of llama.cpp's "
+        "imatrix (.gguf).",
+        "auto",
+    )
+    context_tokens: int = option("web: tokens of prompt and answer together.", 2048, at_least=256)
+    system: str = option("web: what stands before every conversation.", "", empty=True)
+    language: Literal["zh", "en"] = option("web: language of the page where the browser asks for neither.", "zh")
+    country: str | None = option("web: whose telephone numbers it shows; default: CN for zh, US for en.", None)
     template: str | None = option(
         "Chat format by name that the model is saved with; default: the one it was trained with.", None
     )
@@ -66,6 +76,11 @@ class ExportOptions(Options):
     def targets(self) -> list[str]:
         """The forms of `to`."""
         return split_commas(self.to)
+
+    @property
+    def writes_gguf(self) -> bool:
+        """Whether a .gguf of `gguf_type` is written, be it for another form."""
+        return bool({"gguf", "ollama", "web"} & {*self.targets})
 
     @property
     def gguf_types(self) -> list[str]:

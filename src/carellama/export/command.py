@@ -90,9 +90,11 @@ def _fill(making: Making) -> ParityTable:
     source.network = None  # type: ignore[assignment]
     gc.collect()
     forms = [form for name in options.targets for form in TARGETS[name](making)]
-    rows = [_compare(form, trained, making) for form in forms]
+    rows = _rows(forms, trained, making)
     before = perplexity(trained) if isinstance(trained, Trained) else None
-    tolerances = {row.form: tolerance_of(row.form, source.stored) for row in rows}
+    tolerances = {
+        row.form: tolerance_of(form.tolerance or row.form, source.stored) for form, row in zip(forms, rows, strict=True)
+    }
     table = ParityTable(tuple(rows), tolerances, before)
     if past := [f"{row.file}: {fault}" for row in rows for fault in past_tolerance(row, tolerances[row.form], before)]:
         if not options.accept_parity_loss:
@@ -122,6 +124,16 @@ def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | Traine
     return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
 
 
+def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, making: Making) -> list[ParityRow]:
+    """A row for each form; forms of the same bytes are read once."""
+    found = {id(form): _compare(form, trained, making) for form in forms if form.same_as is None}
+    rows = [found[id(form.same_as or form)] for form in forms]
+    return [
+        row if form.same_as is None else replace(row, form=form.name, file=form.file)
+        for form, row in zip(forms, rows, strict=True)
+    ]
+
+
 def _compare(form: Form, trained: Trained | TrainedScores, making: Making) -> ParityRow:
     """Read a form back, and compare it."""
     place = making.scratch / "reading"
@@ -139,7 +151,8 @@ def _bytes_needed(source: Source, options: ExportOptions) -> int:
     import torch
 
     folder = source.weights * getattr(torch, source.stored).itemsize * 1.02 + (64 << 20)
-    files = sum(source.weights * BYTES[kind] for kind in options.gguf_types if {"gguf"} & {*options.targets})
+    files = sum(source.weights * BYTES[kind] for kind in options.gguf_types if options.writes_gguf)
+    files *= 2 if "web" in options.targets else 1
     rows = 0 if source.kind == "reward" else source.network.config.get_text_config().vocab_size
     logits = 2 * 2100 * rows * 4  # before and after
     return int(folder + files + logits)

@@ -90,8 +90,11 @@ def load(model: ModelOptions, template_name: str | None) -> Source:
     return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters())
 
 
-def write_folder(source: Source, folder: Path, max_shard_size: str) -> None:
-    """Merge the adapters into the base, and write weights, tokenizer with the chat format, and end tokens."""
+def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTrainedModel:
+    """Merge the adapters into the base, and write weights, tokenizer with the chat format, and end tokens.
+
+    Returns the merged network.
+    """
     import torch
 
     from carellama.export.scoring import prepare_scoring
@@ -102,6 +105,7 @@ def write_folder(source: Source, folder: Path, max_shard_size: str) -> None:
     if source.kind == "reward":
         prepare_scoring(network, source.tokenizer, source.template)
     _save(network, source.tokenizer, source.template, folder, max_shard_size)
+    return network
 
 
 def _save(

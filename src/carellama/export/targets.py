@@ -8,16 +8,26 @@ A form is one thing that somebody may open: the folder, a .gguf, the folder of O
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carellama.config.commands import ExportOptions
 from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
+from carellama.safety.notices import DEFAULT_COUNTRY
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from carellama.model.gguf.importance import Importance
+
+WITHOUT_IMPORTANCE = {"f16", "q8_0"}  # formats that keep every column
 FOLDER_READER, GGUF_READER = "read_folder.py", "read_gguf.py"
 
 
@@ -31,6 +41,8 @@ class Form:
     job: Mapping[str, object]  # what it is told beside the questions
     python: Path | None = None  # the interpreter of another environment
     tensor_types: Mapping[str, int] = field(default_factory=dict)
+    same_as: Form | None = None  # whose bytes it has, so that it is not read again
+    tolerance: str = ""  # by which it is known, where it is not its name
 
 
 @dataclass
@@ -43,18 +55,24 @@ class Making:
     scratch: Path  # beside it; gone at the end
     name: str  # of the files
 
+    importance: Importance | None = None
+
     @cached_property
     def merged(self) -> Path:
         """The Hugging Face folder, written when first asked for: the export itself, or a temporary one."""
         place = self.folder if "hf" in self.options.targets else self.scratch / "merged"
         place.mkdir(exist_ok=True)
-        write_folder(self.source, place, self.options.max_shard_size)
+        network = write_folder(self.source, place, self.options.max_shard_size)
+        if self.options.writes_gguf and {*self.options.gguf_types} - WITHOUT_IMPORTANCE:
+            self.importance = _importance(self.options.importance, network, self.source)
         return place
 
     @cached_property
-    def gguf_files(self) -> dict[str, Form]:
-        """The .gguf files of `--gguf_type`, written when first asked for."""
-        return {kind: _write_gguf(self, kind) for kind in self.options.gguf_types}
+    def gguf_files(self) -> list[Form]:
+        """The .gguf files of `--gguf_type`, written when first asked for; temporary where none is asked for."""
+        kept = {"gguf", "ollama"} & {*self.options.targets}
+        place = self.folder if kept else self.scratch
+        return [_write_gguf(self, kind, place) for kind in self.options.gguf_types]
 
 
 def _hf(making: Making) -> list[Form]:
@@ -62,16 +80,59 @@ def _hf(making: Making) -> list[Form]:
 
 
 def _gguf(making: Making) -> list[Form]:
-    return [*making.gguf_files.values()]
+    return making.gguf_files
 
 
-def _write_gguf(making: Making, kind: str) -> Form:
+def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Importance | None:
+    """How much each column of the matrices matters: measured, read from a file, or not used."""
+    from carellama.model.gguf.importance import load_importance
+    from carellama.model.gguf.measure import measure_importance, medical_texts
+
+    if wanted == "none":
+        return None
+    if wanted != "auto":
+        return load_importance(Path(wanted).expanduser())
+    return measure_importance(network, source.tokenizer, medical_texts())
+
+
+def _write_gguf(making: Making, kind: str, place: Path) -> Form:
     """Write one .gguf of the merged folder."""
     from carellama.model.gguf.write import convert_folder
 
-    file = making.folder / f"{making.name}.{kind}.gguf"
-    types = convert_folder(making.merged, file, kind)
+    file, folder = place / f"{making.name}.{kind}.gguf", making.merged
+    types = convert_folder(folder, file, kind, importance=None if kind in WITHOUT_IMPORTANCE else making.importance)
     return Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types)
+
+
+def _web(making: Making) -> list[Form]:
+    """Write the folder `web`: a page that answers without a network, with the first .gguf in pieces."""
+    from carellama.export.web.write import write_web
+
+    one, options = making.gguf_files[0], making.options
+    target = making.folder / "web"
+    write_web(
+        target,
+        Path(str(one.job["file"])),
+        making.source.template,
+        name=making.name,
+        language=options.language,
+        country=options.country or DEFAULT_COUNTRY[options.language],
+        system=options.system,
+        context_tokens=options.context_tokens,
+    )
+    _check_pieces(target)
+    known = one if "gguf" in options.targets else None
+    return [replace(one, name="web", file="web", same_as=known, tolerance=one.name)]
+
+
+def _check_pieces(folder: Path) -> None:
+    """Raise `UserError` unless the pieces of a page's model are the .gguf that they were cut from."""
+    model = json.loads((folder / "carellama.json").read_text(encoding="utf-8"))["model"]
+    whole = hashlib.sha256()
+    for piece in model["pieces"]:
+        whole.update((folder / piece["file"]).read_bytes())
+    if whole.hexdigest() != model["digest"]:
+        raise UserError("the pieces of the model in the folder web are not the .gguf that was written: is a disk bad?")
 
 
 def _openvino(making: Making) -> list[Form]:
@@ -108,4 +169,5 @@ TARGETS: Mapping[str, Callable[[Making], list[Form]]] = {
     "gguf": _gguf,
     "lora-gguf": _lora_gguf,
     "openvino": _openvino,
+    "web": _web,
 }

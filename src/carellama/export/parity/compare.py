@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carellama.evaluate.triage import Verdicts
 from carellama.export.parity.table import ParityRow, SafetyChange
 from carellama.export.parity.trained import Trained
 from carellama.records import JSONObject
-from carellama.safety.answers.urgency import urgency_of
 
 if TYPE_CHECKING:
     import torch
@@ -108,6 +106,9 @@ def _same_beginning(one: Sequence[int], other: Sequence[int]) -> int:
 
 def _safety(trained: Trained, answers: Sequence[str]) -> SafetyChange | None:
     """How urgent the answers are before and after, as `carellama safety eval --by model` reads them."""
+    from carellama.evaluate.triage import Verdicts
+    from carellama.safety.answers.urgency import urgency_of
+
     if not trained.cases:
         return None
     before, after = (

@@ -18,7 +18,6 @@ from carellama.export.parity.texts import PROMPT, as_rows
 from carellama.export.parity.trained import NOT_NUMBERS
 from carellama.records import JSONObject, Message
 from carellama.templates.template import Template
-from carellama.templates.tokenize import GroupEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -57,6 +56,8 @@ def measure_scores(
 ) -> TrainedScores:
     """Score each conversation on its own, at its last token, as `--stage rm` reads it."""
     import torch
+
+    from carellama.templates.tokenize import GroupEncoder
 
     encoded = GroupEncoder(tokenizer).encode([template.groups(messages) for messages in conversations()])
     ids = tuple(tuple(int(token) for part in parts for token in part) for parts in encoded)

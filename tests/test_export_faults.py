@@ -1,0 +1,119 @@
+"""Bad input of an export: one line that says what to do, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import preloaded
+from carellama.config.commands import ExportOptions
+from carellama.config.model import ModelOptions
+from carellama.errors import UserError
+from conftest import make_model, make_tokenizer
+from exporting import export
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """As on a full disk: no file of this process and of those that it starts grows beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"to": "hf,ggfu"}, r"unknown word of --to 'ggfu'\. Did you mean 'gguf'\? Known: "),
+        ({"to": "hf,hf"}, "name each once"),
+        ({"to": " , "}, "--to names nothing; known: hf"),
+        ({"gguf_type": "q4_k_m"}, r"unknown word of --gguf_type 'q4_k_m'\. Did you mean 'q4_K_M'\?"),
+    ],
+)
+def test_unknown_forms_are_named_with_the_nearest(options: dict[str, str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        ExportOptions("out", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [20_000, 200_000], ids=["weights", "logits"])
+def test_a_disk_that_fills_up_leaves_nothing(size: int, tiny_folder: Path, tmp_path: Path) -> None:
+    """The tiny weights take 150 kB, the logits of a window 400 kB."""
+    with files_of_at_most(size), pytest.raises(UserError) as told:
+        export(ModelOptions(str(tiny_folder)), None, tmp_path / "out")
+    assert "cannot" in str(told.value) and "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reward_model_goes_into_no_form_that_answers(tiny_folder: Path, tmp_path: Path) -> None:
+    from transformers import LlamaForSequenceClassification
+
+    config = make_model().config
+    config.num_labels = 1
+    LlamaForSequenceClassification(config).save_pretrained(tmp_path / "rm")
+    make_tokenizer().save_pretrained(tmp_path / "rm")
+    with pytest.raises(UserError, match="--to gguf,web: this is a reward model, which gives scores and no answers"):
+        export(ModelOptions(str(tmp_path / "rm")), None, tmp_path / "out", to="hf,gguf,web")
+    assert not (tmp_path / "out").exists()
+
+
+def broken(tiny_folder: Path, folder: Path, how: str) -> Path:
+    """A copy of the tiny model in two shards, one of which is missing or cut."""
+    shutil.copytree(tiny_folder, folder)
+    (folder / "model.safetensors").unlink()
+    make_model().save_pretrained(folder, max_shard_size="100KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    if how == "missing":
+        shards[1].unlink()
+    else:
+        shards[1].write_bytes(shards[1].read_bytes()[:-1000])
+    return folder
+
+
+@pytest.mark.parametrize("how", ["missing", "cut"])
+def test_shards_that_are_missing_or_cut_are_named(how: str, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = broken(tiny_folder, tmp_path / "base", how)
+    with pytest.raises(UserError, match="model-00002-of-") as told:
+        export(ModelOptions(str(folder)), None, tmp_path / "out")
+    assert "\n" not in str(told.value) and not (tmp_path / "out").exists()
+
+
+def test_more_adapters_than_one_are_no_lora_gguf(tiny_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"--to lora-gguf writes one adapter, and --checkpoint_dir names 0"):
+        export(ModelOptions(str(tiny_folder)), None, tmp_path / "out", to="hf,lora-gguf")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_export_that_is_interrupted_leaves_nothing(number: Any, tiny_folder: Path, tmp_path: Path) -> None:
+    words = ["-m", "carellama", "export", "--model_name_or_path", str(tiny_folder), "--output_dir", str(tmp_path / "o")]
+    process = subprocess.Popen([preloaded.python(), *words], stderr=subprocess.PIPE, text=True)
+    for _ in range(2000):
+        if list(tmp_path.glob(".o.*/scratch/trained/*.npy")):
+            break
+        time.sleep(0.02)
+    assert list(tmp_path.glob(".o.*/scratch/trained/*.npy"))
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_is_what_json_readers_take(tiny_folder: Path, tmp_path: Path) -> None:
+    export(ModelOptions(str(tiny_folder)), None, tmp_path / "out")
+    read = json.loads((tmp_path / "out" / "parity.json").read_text(), parse_constant=lambda word: pytest.fail(word))
+    assert read["rows"][0]["form"] == "hf" and read["past"] == []
