@@ -100,7 +100,7 @@ def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTraine
     from carellama.export.scoring import prepare_scoring
     from carellama.model.adapters import merge_adapters
 
-    network = merge_adapters(source.network).to(getattr(torch, source.stored))
+    network: PreTrainedModel = merge_adapters(source.network).to(getattr(torch, source.stored))
     source.tokenizer.chat_template = source.template.jinja
     if source.kind == "reward":
         prepare_scoring(network, source.tokenizer, source.template)

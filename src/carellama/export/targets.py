@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 from carellama.config.commands import ExportOptions
 from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
-from carellama.safety.notices import DEFAULT_COUNTRY
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -107,6 +106,7 @@ def _write_gguf(making: Making, kind: str, place: Path) -> Form:
 def _web(making: Making) -> list[Form]:
     """Write the folder `web`: a page that answers without a network, with the first .gguf in pieces."""
     from carellama.export.web.write import write_web
+    from carellama.safety.notices import DEFAULT_COUNTRY
 
     one, options = making.gguf_files[0], making.options
     target = making.folder / "web"
