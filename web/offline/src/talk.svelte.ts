@@ -32,7 +32,8 @@ export class Talk {
     this.entries.push({ id: newId(), role: 'user', text })
     const answer: Entry = { id: newId(), role: 'assistant', text: '' }
     const found = this.triage.notice(this.turns(), country) // before the model has read a word
-    if (found !== null) {
+    const told = this.entries.some((one) => one.notice !== undefined && one.notice.text === found?.text)
+    if (found !== null && !told) {
       answer.notice = { kind: 'emergency', level: found.level, rule: found.rule, text: found.text }
       answer.country = country ?? ''
     }

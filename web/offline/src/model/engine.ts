@@ -45,8 +45,7 @@ export class Model {
   static async load(blob: Blob, config: OfflineConfig): Promise<Model> {
     const quiet = { debug() {}, log() {}, warn: console.warn, error: console.error }
     const wllama = new Wllama({ 'single-thread/wllama.wasm': single, 'multi-thread/wllama.wasm': multi }, { suppressNativeLog: true, logger: quiet })
-    const cores = navigator.hardwareConcurrency
-    const threads = cores > 2 ? Math.min(MOST_THREADS, cores - 1) : cores
+    const threads = Math.max(1, Math.min(MOST_THREADS, navigator.hardwareConcurrency - 1)) // one core is the page's
     await wllama.loadModel([blob], { n_ctx: config.context_tokens, n_batch: BATCH, n_threads: crossOriginIsolated ? threads : 1 })
     return new Model(wllama, config)
   }
