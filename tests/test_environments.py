@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -30,12 +32,15 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("CARELLAMA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(environments, "package_yaml", lambda path: {"tool": PINS})
-    torch = tmp_path / "site-packages" / "torch"  # which is linked, whatever it requires
-    torch.mkdir(parents=True)
-    (torch / "__init__.py").touch()
-    (torch.parent / "torch-2.0.dist-info").mkdir()
-    (torch.parent / "torch-2.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0\n")
-    links = [torch, torch.parent / "torch-2.0.dist-info"]
+    links = []
+    for name in ("torch", "linkedtool"):  # which are linked, whatever they require
+        package, facts = (tmp_path / "site-packages" / part for part in (name, f"{name}-2.0.dist-info"))
+        package.mkdir(parents=True)
+        facts.mkdir()
+        (package / "__init__.py").touch()
+        (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 2.0\n")
+        (facts / "RECORD").write_text(f"{name}/__init__.py,,\n{name}-2.0.dist-info/METADATA,,\n")
+        links += [package, facts]
     monkeypatch.setattr(environments, "_torch", lambda: ("2.0", links))
     return folder
 
@@ -67,6 +72,26 @@ def test_an_environment_whose_python_is_gone_is_made_again(index: Path) -> None:
     python = tool_environment("tool")
     python.unlink()
     assert tool_environment("tool") == python and python.exists()
+
+
+def test_an_installation_into_an_environment_leaves_linked_packages_alone(index: Path, tmp_path: Path) -> None:
+    """Once pip followed a link in an environment's own folder, and replaced the torch of the program itself."""
+    python = tool_environment("tool")
+    with zipfile.ZipFile(index / "linkedtool-3.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("linkedtool/__init__.py", "newer = True\n")
+        wheel.writestr("linkedtool-3.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: linkedtool\nVersion: 3.0\n")
+        wheel.writestr(
+            "linkedtool-3.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        wheel.writestr("linkedtool-3.0.dist-info/RECORD", "linkedtool/__init__.py,,\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), "install", "linkedtool==3.0"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "site-packages" / "linkedtool" / "__init__.py").read_text() == ""
+    assert (tmp_path / "site-packages" / "linkedtool-2.0.dist-info" / "METADATA").is_file()
 
 
 def test_without_an_index_one_line_says_so_and_nothing_is_left(index: Path) -> None:

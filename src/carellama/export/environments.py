@@ -55,7 +55,7 @@ def tool_environment(name: str) -> Path:
                 f"installing {pins['what']}, in an environment of its own: {environment_home()} "
                 f"(about {pins['megabytes']} MB, some minutes, once)"
             )
-            _make(making, name, pins, torch, links)
+            _make(making / "env", name, pins, torch, links)
     return _python(folder)
 
 
@@ -83,20 +83,14 @@ def _torch() -> tuple[str, list[Path]]:
 
 
 def _make(folder: Path, name: str, pins: Mapping[str, list[str]], torch: str, links: Sequence[Path]) -> None:
-    """Fill an empty folder with an environment."""
+    """Make an environment in a new folder."""
     own_pip = importlib.util.find_spec("pip") is not None
     venv = [sys.executable, "-m", "venv", *(["--without-pip"] if own_pip else []), str(folder)]
     made = subprocess.run(venv, capture_output=True, text=True)
     if made.returncode:
         raise UserError(f"cannot make the environment of {name}: {_reason(made.stderr or made.stdout)}")
-    python = _python(folder)
-    packages = next(folder.glob("[Ll]ib*/python*/site-packages"), folder / "Lib" / "site-packages")
-    try:
-        for link in links:
-            (packages / link.name).symlink_to(link, target_is_directory=link.is_dir())
-    except OSError:  # Windows without the right to make links: pip brings another torch
-        for link in links:
-            (packages / link.name).unlink(missing_ok=True)
+    python = _python(folder.parent)
+    _link(folder, links)
     pip = [sys.executable, "-m", "pip", "--python", str(python)] if own_pip else [str(python), "-m", "pip"]
     _install(pip, name, [*pins["packages"], f"torch=={torch}"])
     if pins["alone"]:
@@ -104,6 +98,23 @@ def _make(folder: Path, name: str, pins: Mapping[str, list[str]], torch: str, li
     tried = subprocess.run([str(python), "-I", "-c", f"import {pins['check']}"], capture_output=True, text=True)
     if tried.returncode:
         raise UserError(f"the environment of {name} does not work: {_reason(tried.stderr)}")
+
+
+def _link(folder: Path, links: Sequence[Path]) -> None:
+    """Let the environment import packages of this program, from a folder outside of it, which pip never changes.
+
+    With links in its own folder, an installation that replaces torch would do so here as well.
+    """
+    packages = next(folder.glob("lib/python*/site-packages"), folder / "Lib" / "site-packages")
+    outside = folder.parent / "linked"
+    outside.mkdir()
+    try:
+        for link in links:
+            (outside / link.name).symlink_to(link, target_is_directory=link.is_dir())
+    except OSError:  # Windows without the right to make links: pip brings another torch
+        return
+    beside = "import os, sys; sys.path.append(os.path.join(os.path.dirname(sys.prefix), 'linked'))"
+    (packages / "linked.pth").write_text(f"{beside}\n", encoding="utf-8")
 
 
 def _install(pip: Sequence[str], name: str, words: Sequence[str]) -> None:
@@ -134,7 +145,7 @@ def _reason(said: str) -> str:
 
 
 def _python(folder: Path) -> Path:
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    return folder / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def _check_space(folder: Path, name: str, megabytes: int) -> None:
