@@ -104,7 +104,7 @@ def _fill(making: Making) -> ParityTable:
             )
         table = replace(table, past=tuple(past))
     write_json(making.folder / "parity.json", table.as_json())
-    write_card(making.folder, source.model, source.template, str(table), source.kind)
+    write_card(making.folder, source.model, source.template, table, source.kind)
     write_digests(making.folder)
     return table
 

@@ -1,0 +1,250 @@
+"""What is known of a model for its card, and nothing of this machine.
+
+    facts = gather(model, folder, kind="causal", relation="finetune")
+
+Base and licence come from the list of models or from the card beside the base, trainings from their run.json, figures
+from the results beside them, licences of data from the catalogue of datasets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from carellama.config.model import ModelOptions
+from carellama.data.catalogue.entries import entries
+from carellama.export.cards.licences import Clash, licence_clashes
+from carellama.export.cards.results import Result, find_results
+from carellama.export.parity.table import ParityTable
+from carellama.records import JSONObject
+from carellama.run_record import run_records
+from carellama.stages import ModelKind
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+SHOWN_SETTINGS = {
+    "model": ("quantization_bit", "rope_scaling", "rope_factor", "dtype"),
+    "data": ("template", "system_prompt", "cutoff_len", "max_source_length", "max_target_length", "packing"),
+    "finetuning": (
+        *("stage", "finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
+        *("peft_type", "use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio", "add_tokens"),
+        *("num_layer_trainable", "name_module_trainable"),
+    ),
+    "training": (
+        *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "weight_decay", "bf16", "fp16", "seed"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """What is known of the base."""
+
+    name: str
+    place: Path | str
+    hub: str | None  # id of the hub
+    licence: str | None
+    languages: tuple[str, ...]
+    relation: str | None  # of the base as it is to `hub`
+    base_licence: str | None = None  # of what the base was made from, where the list of models says so
+
+
+@dataclass(frozen=True)
+class DataFact:
+    """One dataset of a training."""
+
+    name: str
+    languages: tuple[str, ...]
+    licence: str | None
+    digest: str | None  # SHA-1 of its files
+    columns: JSONObject  # all else that run.json has in plain values
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, from its run.json."""
+
+    stage: str
+    method: str
+    data: tuple[DataFact, ...]
+    settings: tuple[tuple[str, object], ...]
+    results: tuple[tuple[str, object], ...]
+    seconds: float | None
+    flop: float | None
+    base: str
+    commit: str | None
+    versions: tuple[tuple[str, str], ...]
+    machine: str
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """All that a card is written from."""
+
+    base: BaseModel
+    kind: ModelKind
+    relation: str | None  # of this model to its base, as the hub names it; None: the base itself
+    adapter: bool
+    trainings: tuple[Training, ...]
+    results: tuple[Result, ...]
+    clashes: tuple[Clash, ...]
+    licence_files: tuple[str, ...] = ()
+    template: str | None = None
+    ends: tuple[str, ...] = ()  # texts that end an answer
+    parity: ParityTable | str | None = None  # a line in place of a table
+    notes: tuple[str, ...] = field(default=())  # of the export: which adapters were merged how
+
+    @property
+    def data(self) -> list[DataFact]:
+        """The datasets of all trainings, each once."""
+        return list({one.name: one for training in self.trainings for one in training.data}.values())
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages of the data, then those of the base."""
+        found = [*(one for data in self.data for one in data.languages), *self.base.languages]
+        return list(dict.fromkeys(found))
+
+    @property
+    def title(self) -> str:
+        """The name of the page."""
+        return self.base.name
+
+
+def gather(
+    model: ModelOptions, *, kind: ModelKind, relation: str | None, adapter: bool = False,
+    given_results: Sequence[Path] = (), declared: str | None = None,
+) -> CardFacts:  # fmt: skip
+    """Return what is known of a model with its checkpoints. Raises `UserError` for results that cannot be read."""
+    base = find_base(model)
+    records = run_records(model)
+    trainings = tuple(map(_training, records))
+    if relation is None and (records or model.checkpoints):
+        relation = "finetune"
+    folders = [Path(name).expanduser() for name in model.checkpoints]
+    licences = {one.name: one.licence for training in trainings for one in training.data}
+    clashes = licence_clashes(base.licence, licences, declared or base.licence)
+    if base.base_licence:
+        clashes += [one for one in licence_clashes(base.base_licence, {}, declared or base.licence) if one.licence]
+    return CardFacts(
+        base=base,
+        kind=kind,
+        relation=relation or base.relation,
+        adapter=adapter,
+        trainings=trainings,
+        results=tuple(find_results(folders, given_results)),
+        clashes=tuple(dict.fromkeys(clashes)),
+    )
+
+
+def find_base(model: ModelOptions) -> BaseModel:
+    """Return what the list of models, or the card beside the base, says of it."""
+    from carellama.model.zoo.entries import find_entry
+    from carellama.model.zoo.resolve import model_folder
+
+    name = model.model_name_or_path
+    place = model_folder(name, accept_licence=model.accept_licence)
+    entry = find_entry(name)
+    stated = _stated(place)
+    hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
+    hub = hub[0] if isinstance(hub, list) and hub else hub
+    languages = entry.languages if entry else stated.get("language") or ()
+    licence = entry.licence if entry else stated.get("license")
+    if licence == "other":
+        licence = stated.get("license_name") or None
+    relation = "quantized" if isinstance(place, Path) and not Path(name).expanduser().is_dir() else None
+    return BaseModel(
+        name=Path(name).name if isinstance(place, Path) else name,
+        place=place,
+        hub=hub if isinstance(hub, str) and HUB_ID.fullmatch(hub) else None,
+        licence=str(licence) if licence and licence != "unknown" else None,
+        languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
+        relation=relation,
+        base_licence=(entry.base_licence or None) if entry else None,
+    )
+
+
+def without_folders(text: str) -> str:
+    """Return a text, or a list of paths, with the folders of this machine left out."""
+    parts = text.split(", ")
+    return ", ".join(Path(part).name if part.startswith(("/", "~", "./", "../")) else part for part in parts)
+
+
+def _stated(place: Path | str) -> JSONObject:
+    """Return the front matter of the base's own card, where it can be read; else nothing."""
+    import yaml
+
+    if isinstance(place, str):
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(place, "README.md")
+        card = Path(cached) if isinstance(cached, str) else None
+    else:
+        card = place / "README.md"
+    if card is None or not card.is_file():
+        return {}
+    text = card.read_text(encoding="utf-8", errors="replace")
+    head = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+    try:
+        stated = yaml.safe_load(head[1]) if head else None
+    except yaml.YAMLError:
+        return {}
+    return stated if isinstance(stated, dict) else {}
+
+
+def _training(record: JSONObject) -> Training:
+    settings = record.get("settings", {})
+    results = record.get("results", {})
+    chosen = tuple(
+        (name, settings[group][name])
+        for group, names in SHOWN_SETTINGS.items()
+        for name in names
+        if settings.get(group, {}).get(name) not in (None, "", False)
+    )
+    finetuning = settings.get("finetuning", {})
+    return Training(
+        stage=str(record.get("stage") or finetuning.get("stage") or ""),
+        method=str(finetuning.get("finetuning_type") or ""),
+        data=tuple(_data(entry) for entry in record.get("data", []) if isinstance(entry, dict)),
+        settings=chosen,
+        results=tuple((name, value) for name, value in results.items() if _plain(value)),
+        seconds=_number(results.get("train_runtime")),
+        flop=_number(results.get("total_flos")),
+        base=without_folders(str(record.get("base_model") or "")),
+        commit=record.get("git_commit"),
+        versions=tuple(record.get("versions", {}).items()),
+        machine=str(record.get("machine") or ""),
+    )
+
+
+def _data(entry: JSONObject) -> DataFact:
+    hub, name = entry.get("hub"), str(entry.get("name", ""))
+    plain = {
+        key: value for key, value in entry.items() if _plain(value) and key not in ("where", "hub", "sha1", "digest")
+    }
+    return DataFact(
+        name=str(hub or Path(name).stem),
+        languages=tuple(entry.get("languages") or ()),
+        licence=str(entry["licence"]) if entry.get("licence") else _catalogued(name, hub),
+        digest=entry.get("sha1") or entry.get("digest"),  # its older name
+        columns=plain,
+    )
+
+
+def _catalogued(name: str, hub: object) -> str | None:
+    """The licence of a dataset of the catalogue, by its hub id or its name; None: it is not there, or not stated."""
+    stem = re.split(r"[.:]", Path(name).name)[0]
+    for entry in entries().values():
+        if entry.name in (stem, name) or any(hub and host.repo == hub for host in entry.hosts):
+            return entry.licence if entry.licence != "unstated" else None
+    return None
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, (str, int, float))
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None

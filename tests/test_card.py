@@ -1,0 +1,201 @@
+"""Model cards: what they say follows from records, in two languages, in the form of the hub and of CHAI."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from carellama.config.model import ModelOptions
+from carellama.errors import UserError
+from carellama.export.card import write_card
+from carellama.export.cards.chai import FILE
+from carellama.export.cards.licences import hub_licence, licence_clashes
+from carellama.export.cards.page import WORDS
+from carellama.export.parity.table import ParityRow, ParityTable, SafetyChange
+from carellama.package_data import package_yaml
+from carellama.templates.template import get_template
+
+PARITY = ParityTable(
+    rows=(
+        ParityRow("hf", "transformers 5.23.0", ".", "float32", True, True, 0.0001, 32, 1e-9, 1e-7, 1.0, 14.2, 2000),
+        ParityRow(
+            "q4_K_M", "llama.cpp (xllamacpp)", "x.gguf", "float32", True, True, 0.4, 30, 0.012, 0.21, 0.953, 14.9, 2000,
+            SafetyChange(100, 3, 40, 4, 5, 2, 2), {"Q4_K": 10, "Q5_0": 4, "Q6_K": 1},
+        ),
+    ),
+    tolerances={},
+    perplexity=14.1,
+)  # fmt: skip
+# The elements of schema v0.2 that have to be there, in order (mc-schema, v0.2/schema.xsd).
+REQUIRED = {
+    "": ["BasicInfo", "ReleaseInfo", "ModelSummary", "UsesAndDirections", "Warnings", "TrustIngredients", "KeyMetrics",
+         "Resources", "Bibliography"],
+    "BasicInfo": ["ModelName", "ModelDeveloper", "DeveloperContact"],
+    "ReleaseInfo": ["ReleaseStage", "ReleaseDate", "ReleaseVersion", "GlobalAvailability"],
+    "ModelSummary": ["Summary", "Keywords"],
+    "UsesAndDirections": ["IntendedUseAndWorkflow", "PrimaryIntendedUsers", "HowToUse", "TargetedPatientPopulation",
+                          "CautionedOutOfScopeSettings"],
+    "Warnings": ["KnownRisksAndLimitations", "KnownBiasesOrEthicalConsiderations", "ClinicalRiskLevel"],
+    "TrustIngredients": ["AISystemFacts", "TransparencyInformation"],
+    "TrustIngredients/AISystemFacts": ["OutcomesAndOutputs", "ModelType", "FoundationModels", "InputDataSource",
+        "OutputAndInputDataTypes", "DevelopmentDataCharacterization", "BiasMitigationApproaches", "OngoingMaintenance",
+        "Transparency"],
+    "TrustIngredients/TransparencyInformation": ["FundingSource", "StakeholdersConsulted"],
+    "KeyMetrics": ["UsefulnessUsabilityEfficacy", "FairnessEquity", "SafetyReliability"],
+    "KeyMetrics/FairnessEquity": ["MetricGoal", "Results", "Interpretation", "TestType", "TestingDataDescription",
+                                  "ValidationProcessAndJustification"],
+    "Resources": ["EvaluationReferences", "PeerReviewedPublications", "PatientConsentOrDisclosure"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def trained(tmp_path: Path, tiny_folder: Path) -> ModelOptions:
+    """A base with a licence, and a checkpoint with a record and results."""
+    base, output = tmp_path / "base", tmp_path / "output"
+    base.mkdir()
+    head = "license: llama3\nbase_model: acme/tiny-llama\nlanguage: en"
+    (base / "README.md").write_text(f"---\n{head}\n---\n")
+    (base / "LICENSE").write_text("terms")
+    (base / "config.json").write_text("{}")
+    output.mkdir()
+    record = {
+        "stage": "sft",
+        "base_model": str(base),
+        "settings": {
+            "data": {"template": "vicuna"},
+            "finetuning": {"stage": "sft", "finetuning_type": "lora", "lora_rank": 8},
+            "training": {"learning_rate": 1e-4, "seed": 42},
+        },
+        "data": [
+            {"name": "cmexam", "where": str(tmp_path / "cmexam.json"), "hub": None, "languages": ["zh"],
+             "sha1": "aa11", "files": [], "rows": 120, "used": 118},
+            {"name": str(tmp_path / "own.jsonl"), "hub": None, "languages": ["zh", "en"], "sha1": "bb22", "rows": 5},
+        ],
+        "results": {"train_runtime": 5400.0, "total_flos": 1.5e15, "train_loss": 1.25},
+        "versions": {"torch": "2.13.0"},
+        "git_commit": "f00",
+    }  # fmt: skip
+    (output / "run.json").write_text(json.dumps(record))
+    evaluated = {"eval_loss": 2.3, "eval_loss_low": 2.2, "eval_loss_high": 2.4, "eval_samples": 80, "eval_runtime": 3.0}
+    (output / "eval_results.json").write_text(json.dumps(evaluated))
+    return ModelOptions(str(base), checkpoint_dir=str(output))
+
+
+@pytest.fixture
+def triage(tmp_path: Path) -> Path:
+    """What `carellama safety eval --output` writes."""
+    path = tmp_path / "triage.json"
+    figures = {"all": {"missed": 3, "emergencies": 60, "missed_interval": [0.017, 0.137], "false_alarms": 5,
+                       "others": 40, "false_alarms_interval": [0.05, 0.26]}}  # fmt: skip
+    path.write_text(json.dumps({"file": "/home/x/data/test.jsonl", "judge": "model", "figures": figures}))
+    return path
+
+
+def write(folder: Path, model: ModelOptions, tokenizer, **changes) -> Path:
+    folder.mkdir()
+    write_card(folder, model, get_template("vicuna", tokenizer), changes.pop("parity", PARITY), "causal", **changes)
+    return folder
+
+
+def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_tokenizer, tmp_path) -> None:
+    folder = write(tmp_path / "out", trained, tiny_tokenizer, results=[triage])
+    english, chinese = ((folder / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md"))
+    facts = ("acme/tiny-llama", "llama3", "vicuna", "cmexam", "aa11", "bb22", "| lora_rank | 8 |", "1.5e+15", "f00",
+             "| eval | loss | 2.3 | 2.2 – 2.4 | 80 |", "| test.jsonl | missed | 0.05 | 0.017 – 0.137 | 60 | model |",
+             "0.012 / 0.21", "95.30% (2000)", "30 / 32", "3 / 100; 4, 5", "Q4_K × 10, Q5_0 × 4, Q6_K × 1")  # fmt: skip
+    for fact in facts:
+        assert fact in english and fact in chinese, fact
+    for said in ("Intended use", "Not for", "Limits", "90 min", "licence of the data own is not known"):
+        assert said in english, said
+    for said in ("用途", "不适用于", "局限", "90 分钟", "数据集 own 的许可证未知", "中文和英文的一般健康信息"):
+        assert said in chinese, said
+    assert str(tmp_path) not in english + chinese and "/home/x" not in english + chinese
+    assert (folder / "LICENSE").read_text() == "terms" and "(LICENSE)" in english
+
+
+def test_both_languages_have_the_same_words() -> None:
+    words = package_yaml(WORDS)
+
+    def shape(value):
+        if isinstance(value, dict):
+            return {key: shape(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return [shape(one) for one in value]
+        return sorted(re.findall(r"\{\w+\}", str(value)))
+
+    assert shape(words["en"]) == shape(words["zh"])
+
+
+def test_the_head_is_what_the_hub_takes_with_results(trained, triage, tiny_tokenizer, tmp_path) -> None:
+    folder = write(tmp_path / "out", trained, tiny_tokenizer, results=[triage])
+    for name in ("README.md", "README_zh.md"):
+        data = ModelCard.load(folder / name).data
+        assert (data.license, data.base_model, data.base_model_relation) == ("llama3", "acme/tiny-llama", "finetune")
+        assert data.language == ["zh", "en"] and data.datasets == ["cmexam", "own"]
+        found = {(one.dataset_name, one.metric_type): one for one in data.eval_results}
+        assert found["eval", "loss"].metric_value == 2.3
+        assert found["test.jsonl", "missed"].metric_name == "missed, 95% interval 0.017 to 0.137, n 60"
+
+
+def test_a_licence_that_the_hub_does_not_list_is_other_with_its_name() -> None:
+    assert hub_licence("Apache-2.0") == {"license": "apache-2.0"}
+    assert hub_licence("chatglm licence") == {"license": "other", "license_name": "chatglm-licence"}
+    assert hub_licence(None) == {"license": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("base", "data", "declared", "kinds"),
+    [
+        ("llama3", {}, "apache-2.0", ["terms"]),
+        ("llama3", {}, "llama3", []),
+        ("apache-2.0", {"d": "CC-BY-NC-4.0"}, "apache-2.0", ["noncommercial"]),
+        ("apache-2.0", {"d": "GPL-3.0 (LICENSE file); non-commercial research (README)"}, "mit", ["noncommercial"]),
+        ("apache-2.0", {"d": "CC-BY-NC-4.0"}, "cc-by-nc-4.0", []),
+        ("llama1", {}, "apache-2.0", ["research"]),
+        ("apache-2.0", {"d": "CC-BY-SA-4.0"}, "apache-2.0", ["share_alike"]),
+        ("apache-2.0", {"d": None, "e": "MIT"}, "apache-2.0", ["unknown_data"]),
+        (None, {}, None, ["unknown_base"]),
+        ("apache-2.0", {"d": "MIT (repository); Apache-2.0 (data card)"}, "apache-2.0", []),
+    ],
+)  # fmt: skip
+def test_licences_that_do_not_agree_are_named(base, data, declared, kinds) -> None:
+    assert [one.kind for one in licence_clashes(base, data, declared)] == kinds
+
+
+def test_a_file_without_results_is_refused(trained, tiny_tokenizer, tmp_path) -> None:
+    (tmp_path / "no.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"no\.json holds no results: give a file of carellama eval"):
+        write(tmp_path / "out", trained, tiny_tokenizer, results=[tmp_path / "no.json"])
+    with pytest.raises(UserError, match=r"cannot read .*gone\.json: no such file"):
+        write(tmp_path / "again", trained, tiny_tokenizer, results=[tmp_path / "gone.json"])
+
+
+def test_the_card_of_chai_keeps_its_schema_and_invents_nothing(trained, triage, tiny_tokenizer, tmp_path) -> None:
+    folder = write(tmp_path / "out", trained, tiny_tokenizer, results=[triage], chai=True)
+    root = ElementTree.parse(folder / FILE).getroot()
+    space = "{https://mc.chai.org/v0.2/schema.xsd}"
+    assert root.tag == f"{space}AppliedModelCard"
+    for path, names in REQUIRED.items():
+        element = root.find("/".join(f"{space}{part}" for part in path.split("/"))) if path else root
+        assert [child.tag.removeprefix(space) for child in element] == names, path
+    text = {element.tag.removeprefix(space): element.text or "" for element in root.iter()}
+    for name in ("ModelDeveloper", "DeveloperContact", "ReleaseDate", "ClinicalRiskLevel", "FundingSource",
+                 "StakeholdersConsulted", "TargetedPatientPopulation"):  # fmt: skip
+        assert text[name] == "To be filled in by the developer", name
+    assert "acme/tiny-llama" in text["FoundationModels"] and "SHA-1 aa11" in text["DevelopmentDataCharacterization"]
+    values = [json.loads(one.text or "") for one in root.iter(f"{space}ValueJson")]
+    assert {"kind": "single", "value": 5.0, "unit": "%"} in values and len(values) >= 5
+    assert str(tmp_path) not in (folder / FILE).read_text()
+
+
+def test_a_card_without_records_says_so(tiny_folder, tiny_tokenizer, tmp_path) -> None:
+    folder = write(tmp_path / "out", ModelOptions(str(tiny_folder)), tiny_tokenizer, parity="equal")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "There is no record of its training" in text and "No evaluation of this model is recorded" in text
+    assert yaml.safe_load(text.split("---\n")[1])["license"] == "unknown"
