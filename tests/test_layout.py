@@ -74,7 +74,16 @@ IMPORTS: dict[str, set[str]] = {
     # evaluate, safety: answers of written models are compared as `safety eval` reads them; a page without a server
     # has the rules of triage; data.catalogue.entries: the licence of a dataset, for the model card
     "export": {
-        *("config", "data.catalogue.entries", "evaluate.triage", "evaluate.triage_cases", "files", "hardware", "model", "package_data"),
+        *(
+            "config",
+            "data.catalogue.entries",
+            "evaluate.triage",
+            "evaluate.triage_cases",
+            "files",
+            "hardware",
+            "model",
+            "package_data",
+        ),
         *("records", "rules", "run_record", "safety", "stages", "templates", "text"),
     },
     # privacy.word_lists: names of medicines; safety.rules.measures: numbers in words
