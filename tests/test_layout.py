@@ -100,22 +100,11 @@ IMPORTS: dict[str, set[str]] = {
         *("config", "data", "files", "engine", "evaluate", "hardware", "model", "records", "retry", "run_record"),
         *("stages", "templates", "text", "export.card"),
     },
+    # data.documents.uploaded: a file that is attached to a question; privacy.deidentify: of feedback, before it is kept
     "serve": {
-        *(
-            "assistant",
-            "config",
-            "consultation.files",
-            "data.documents.uploaded",  # a file that is attached to a question
-            "files",
-            "engine.base",
-            "engine.generate",
-            "engine.token_text",
-            "engine.worker_pool",
-            "knowledge",
-            "package_data",
-            "privacy.deidentify",  # of feedback, before it is stored
-            "records",
-        ),
+        *("assistant", "config", "consultation.files", "data.documents.uploaded", "files", "engine.base"),
+        *("engine.generate", "engine.token_text", "engine.worker_pool", "knowledge", "package_data"),
+        *("privacy.deidentify", "records"),
         *("safety.layer", "safety.notices", "store"),  # layer: a screening, which it hands from call to call
     },
     "demo": {
