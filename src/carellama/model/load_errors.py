@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from carellama.errors import UserError, nearest
-from carellama.model.zoo.resolve import EMBEDDED
+from carellama.model.zoo.entries import find_entry, load_entries
 
 
 @contextmanager
@@ -22,7 +22,8 @@ def as_user_error(place: Path | str, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
-        hint = nearest(place, EMBEDDED) if isinstance(place, str) and place not in EMBEDDED else ""
+        names = [entry.name for entry in load_entries()]
+        hint = nearest(place, names) if isinstance(place, str) and find_entry(place) is None else ""
         raise UserError(f"cannot load the {what} of {place}: {_reason(error)}.{hint}") from error
 
 

@@ -76,8 +76,8 @@ class ModelEntry:
 
     @property
     def source(self) -> str:
-        """The address where most is stated: the first of `sources`."""
-        return next(iter(self.sources.values()), "")
+        """The address that says where it is, else the first of `sources`."""
+        return self.sources.get("hub") or self.sources.get("page") or next(iter(self.sources.values()), "")
 
     @property
     def ids(self) -> tuple[str, ...]:

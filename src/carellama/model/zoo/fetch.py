@@ -42,7 +42,19 @@ SAFE, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth")
 # What no loader here reads: other frameworks' weights, training states, pictures, and llama.cpp's files beside weights.
 LEFT_OUT = (
     *("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.onnx_data", "*.tflite", "*.gguf", "*.ggml", "*.zip", "*.tar.gz"),
-    *("original/*", "onnx/*", "openvino/*", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.mp4", "*.pdf", "*.svg"),
+    *(
+        "consolidated*",
+        "original/*",
+        "onnx/*",
+        "openvino/*",
+        "*.png",
+        "*.jpg",
+        "*.jpeg",
+        "*.gif",
+        "*.mp4",
+        "*.pdf",
+        "*.svg",
+    ),
     *("optimizer*", "training_args.bin", "scheduler.pt", "rng_state*", "trainer_state.json", ".gitattributes"),
 )
 
@@ -251,6 +263,8 @@ def check_whole(folder: Path, files: Sequence[RemoteFile] = ()) -> None:
             raise UserError(f"{index} is no index of weights ({error}): fetch it again") from error
         if index.name.endswith(".bin.index.json") and any(folder.glob("*.safetensors")):
             continue  # the pickles of the same weights
+        if (folder / index.name.removesuffix(".index.json")).is_file():
+            continue  # the same weights in one file, which every loader prefers
         if gone := sorted(name for name in shards if not (folder / name).is_file()):
             raise UserError(f"{folder} lacks {len(gone)} of {len(shards)} files of weights (the first: {gone[0]})")
     for path in sorted(folder.glob("*.safetensors")):
