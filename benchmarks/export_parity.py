@@ -1,0 +1,121 @@
+"""How far each written form is from the trained model: SmolLM2 with a LoRA, and a tiny model of hidden size 512.
+
+    python benchmarks/export_parity.py [--safety false] [--only tiny|smollm2]
+
+Rows: the adapter itself in peft, the merged folder in transformers 5 and 4.57, .gguf files in llama.cpp (q4_K_M with
+and without the importance matrix), the adapter as a .gguf, OpenVINO, the page without a network. The LoRAs are trained
+here for a few steps. Environments of other programs are made once in the user's cache (tests/reader_environments.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from carellama.config.commands import ExportOptions
+from carellama.config.model import ModelOptions
+from carellama.export.command import _compare, _measure, _rows
+from carellama.export.merge import load
+from carellama.export.parity.compare import perplexity
+from carellama.export.parity.table import ParityRow
+from carellama.export.parity.trained import Trained
+from carellama.export.targets import FOLDER_READER, TARGETS, Form, Making
+from carellama.model.gguf.write import base_folder
+from carellama.model.zoo.resolve import model_folder
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TARGETS_ASKED = ("gguf", "lora-gguf", "openvino", "web")
+HEAD = "| form | reader | logits | greedy | KL mean | KL 99.9% | top-1 | perplexity | urgency changed | formats |"
+
+
+def train(base: str, folder: Path, *words: str) -> Path:
+    """Train a LoRA for a few steps on the bundled consultations."""
+    output = folder / "adapter"
+    command = [sys.executable, "-m", "carellama", "train", "--stage", "sft", "--do_train", "--model_name_or_path", base]
+    command += ["--dataset", "consult_en,consult_zh", "--output_dir", str(output), "--max_steps", "30"]
+    command += ["--learning_rate", "1e-3", "--finetuning_type", "lora", "--template", "chatml", *words]
+    subprocess.run(command, check=True, cwd=REPOSITORY)
+    return output
+
+
+def tiny(folder: Path) -> Path:
+    """A random Llama of hidden size 512 and four layers with the tokenizer of SmolLM2, in 16 bits."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(str(model_folder("smollm2-135m")))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1024, num_hidden_layers=4,
+        num_attention_heads=8, num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, initializer_range=0.05,
+    )  # fmt: skip
+    LlamaForCausalLM(config).half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def rows_of(model: ModelOptions, folder: Path, *, safety: bool) -> tuple[list[ParityRow], float]:
+    """Write every form of a model, and read it back."""
+    sys.path.insert(0, str(REPOSITORY / "tests"))
+    from reader_environments import environment
+
+    made, scratch = folder / "made", folder / "scratch"
+    made.mkdir()
+    scratch.mkdir()
+    options = ExportOptions(str(made), to="hf," + ",".join(TARGETS_ASKED), gguf_type="q4_K_M,q8_0,f16")
+    source = load(model, None)
+    trained = _measure(source, scratch, safety=safety)
+    assert isinstance(trained, Trained)
+    making = Making(options, source, made, scratch, "model")
+    forms = TARGETS["hf"](making)
+    source.network = None  # type: ignore[assignment]
+    forms.append(replace(forms[0], python=environment("transformers 4.57")))
+    adapter = {"folder": str(base_folder(model)), "adapter": model.checkpoints[0]}
+    first = _compare(Form("adapter", model.checkpoints[0], FOLDER_READER, adapter), trained, making)
+    forms += [form for name in TARGETS_ASKED for form in TARGETS[name](making)]
+    plain = Making(replace(options, importance="none", gguf_type="q4_K_M"), source, made, scratch, "plain")
+    plain.__dict__["merged"] = making.merged  # which is written
+    without = [replace(form, name="q4_K_M, no matrix") for form in plain.gguf_files]
+    return [first, *_rows([*forms, *without], trained, making)], perplexity(trained)
+
+
+def line(row: ParityRow) -> str:
+    """A row of the Markdown table."""
+    safety = f"{row.safety.changed} of {row.safety.cases}" if row.safety else "-"
+    formats = ", ".join(f"{name} {count}" for name, count in row.tensor_types.items())
+    cells = [row.form, row.reader, f"{row.max_logit_difference:.2g}", f"{row.greedy_equal} of 32", f"{row.kl_mean:.2g}",
+             f"{row.kl_999:.2g}", f"{row.top1_agreement:.1%}", f"{row.perplexity:.4g}", safety, formats]  # fmt: skip
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--safety", choices=("true", "false"), default="true")
+    parser.add_argument("--only", choices=("tiny", "smollm2"))
+    given = parser.parse_args()
+    for name in ("tiny", "smollm2"):
+        if given.only not in (None, name):
+            continue
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            base = str(tiny(folder / "base")) if name == "tiny" else "smollm2-135m"
+            adapter = train(base, folder)
+            started = time.monotonic()
+            rows, before = rows_of(
+                ModelOptions(base, checkpoint_dir=str(adapter)), folder, safety=given.safety == "true"
+            )
+            print(f"\n{name} + LoRA, perplexity {before:.4g}, {time.monotonic() - started:.0f} s\n\n{HEAD}")
+            print("|" + " --- |" * HEAD.count(" |"))
+            print("\n".join(map(line, rows)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
