@@ -26,7 +26,7 @@ from carellama.export.merge import load
 from carellama.export.parity.compare import perplexity
 from carellama.export.parity.table import ParityRow
 from carellama.export.parity.trained import Trained
-from carellama.export.targets import FOLDER_READER, TARGETS, Form, Making
+from carellama.export.targets import FOLDER_READER, TARGETS, ExportContext, Form
 from carellama.model.gguf.write import base_folder
 from carellama.model.zoo.resolve import model_folder
 
@@ -73,17 +73,17 @@ def rows_of(model: ModelOptions, folder: Path, *, safety: bool) -> tuple[list[Pa
     source = load(model, None)
     trained = _measure(source, scratch, safety=safety)
     assert isinstance(trained, Trained)
-    making = Making(options, source, made, scratch, "model")
-    forms = TARGETS["hf"](making)
+    context = ExportContext(options, source, made, scratch, "model")
+    forms = TARGETS["hf"](context)
     source.network = None  # type: ignore[assignment]
     forms.append(replace(forms[0], python=environment("transformers 4.57")))
     adapter = {"folder": str(base_folder(model)), "adapter": model.checkpoints[0]}
-    first = _compare(Form("adapter", model.checkpoints[0], FOLDER_READER, adapter), trained, making)
-    forms += [form for name in TARGETS_ASKED for form in TARGETS[name](making)]
-    plain = Making(replace(options, importance="none", gguf_type="q4_K_M"), source, made, scratch, "plain")
-    plain.__dict__["merged"] = making.merged  # which is written
+    first = _compare(Form("adapter", model.checkpoints[0], FOLDER_READER, adapter), trained, context)
+    forms += [form for name in TARGETS_ASKED for form in TARGETS[name](context)]
+    plain = ExportContext(replace(options, importance="none", gguf_type="q4_K_M"), source, made, scratch, "plain")
+    plain.__dict__["merged"] = context.merged  # which is written
     without = [replace(form, name="q4_K_M, no matrix") for form in plain.gguf_files]
-    return [first, *_rows([*forms, *without], trained, making)], perplexity(trained)
+    return [first, *_rows([*forms, *without], trained, context)], perplexity(trained)
 
 
 def line(row: ParityRow) -> str:

@@ -26,6 +26,7 @@ from exporting import export
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
     """As on a full disk: no file of this process and of those that it starts grows beyond a size."""
+    preloaded.python()  # the server of forks has no limit
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

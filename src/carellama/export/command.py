@@ -28,7 +28,7 @@ from carellama.export.parity.rewards import TrainedScores, compare_scores, measu
 from carellama.export.parity.table import ParityRow, ParityTable
 from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
-from carellama.export.targets import TARGETS, Form, Making
+from carellama.export.targets import TARGETS, ExportContext, Form
 from carellama.files import print_status, write_json
 from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
@@ -76,21 +76,21 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             scratch.mkdir()
             if needed > QUICK_BYTES:
                 print_status(f"writing {needed / 1e9:.1f} GB to {output}")
-            table = _fill(Making(options, source, made, scratch, output.resolve().name))
+            table = _fill(ExportContext(options, source, made, scratch, output.resolve().name))
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
     return table
 
 
-def _fill(making: Making) -> ParityTable:
+def _fill(context: ExportContext) -> ParityTable:
     """Write everything into the folder: the forms, what their comparison says, the card, the digests."""
-    source, options = making.source, making.options
-    trained = _measure(source, making.scratch, safety=options.safety_parity)
-    making.merged  # noqa: B018 - written before the network, which takes the memory, is let go
+    source, options = context.source, context.options
+    trained = _measure(source, context.scratch, safety=options.safety_parity)
+    context.merged  # noqa: B018 - written before the network, which takes the memory, is let go
     source.network = None  # type: ignore[assignment]
     gc.collect()
-    forms = [form for name in options.targets for form in TARGETS[name](making)]
-    rows = _rows(forms, trained, making)
+    forms = [form for name in options.targets for form in TARGETS[name](context)]
+    rows = _rows(forms, trained, context)
     before = perplexity(trained) if isinstance(trained, Trained) else None
     tolerances = {
         row.form: tolerance_of(form.tolerance or row.form, source.stored) for form, row in zip(forms, rows, strict=True)
@@ -103,9 +103,9 @@ def _fill(making: Making) -> ParityTable:
                 "choose a form with more bits, or keep it as it is with --accept_parity_loss true"
             )
         table = replace(table, past=tuple(past))
-    write_json(making.folder / "parity.json", table.as_json())
-    write_card(making.folder, source.model, source.template, table, source.kind)
-    write_digests(making.folder)
+    write_json(context.folder / "parity.json", table.as_json())
+    write_card(context.folder, source.model, source.template, table, source.kind)
+    write_digests(context.folder)
     return table
 
 
@@ -124,9 +124,9 @@ def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | Traine
     return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
 
 
-def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, making: Making) -> list[ParityRow]:
+def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, context: ExportContext) -> list[ParityRow]:
     """A row for each form; forms of the same bytes are read once."""
-    found = {id(form): _compare(form, trained, making) for form in forms if form.same_as is None}
+    found = {id(form): _compare(form, trained, context) for form in forms if form.same_as is None}
     rows = [found[id(form.same_as or form)] for form in forms]
     return [
         row if form.same_as is None else replace(row, form=form.name, file=form.file)
@@ -134,11 +134,11 @@ def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, making: Makin
     ]
 
 
-def _compare(form: Form, trained: Trained | TrainedScores, making: Making) -> ParityRow:
+def _compare(form: Form, trained: Trained | TrainedScores, context: ExportContext) -> ParityRow:
     """Read a form back, and compare it."""
-    place = making.scratch / "reading"
+    place = context.scratch / "reading"
     place.mkdir(exist_ok=True)
-    code = making.source.model.trust_remote_code
+    code = context.source.model.trust_remote_code
     job = {**trained.job(trust_remote_code=code), "threads": physical_cores(), **form.job}
     reading = read(form.reader, job, place, what=f"{form.name} ({form.file})", python=form.python)
     if isinstance(trained, TrainedScores):

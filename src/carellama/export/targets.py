@@ -1,7 +1,7 @@
 """What `--to` names: each target is a function that writes its form, and says how it is read back.
 
     for name in options.targets:
-        forms += TARGETS[name](making)
+        forms += TARGETS[name](context)
 
 A form is one thing that somebody may open: the folder, a .gguf, the folder of OpenVINO.
 """
@@ -45,7 +45,7 @@ class Form:
 
 
 @dataclass
-class Making:
+class ExportContext:
     """An export while it is made."""
 
     options: ExportOptions
@@ -74,12 +74,12 @@ class Making:
         return [_write_gguf(self, kind, place) for kind in self.options.gguf_types]
 
 
-def _hf(making: Making) -> list[Form]:
-    return [Form("hf", ".", FOLDER_READER, {"folder": str(making.merged)})]
+def _hf(context: ExportContext) -> list[Form]:
+    return [Form("hf", ".", FOLDER_READER, {"folder": str(context.merged)})]
 
 
-def _gguf(making: Making) -> list[Form]:
-    return making.gguf_files
+def _gguf(context: ExportContext) -> list[Form]:
+    return context.gguf_files
 
 
 def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Importance | None:
@@ -94,27 +94,27 @@ def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Import
     return measure_importance(network, source.tokenizer, medical_texts())
 
 
-def _write_gguf(making: Making, kind: str, place: Path) -> Form:
+def _write_gguf(context: ExportContext, kind: str, place: Path) -> Form:
     """Write one .gguf of the merged folder."""
     from carellama.model.gguf.write import convert_folder
 
-    file, folder = place / f"{making.name}.{kind}.gguf", making.merged
-    types = convert_folder(folder, file, kind, importance=None if kind in WITHOUT_IMPORTANCE else making.importance)
+    file, folder = place / f"{context.name}.{kind}.gguf", context.merged
+    types = convert_folder(folder, file, kind, importance=None if kind in WITHOUT_IMPORTANCE else context.importance)
     return Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types)
 
 
-def _web(making: Making) -> list[Form]:
+def _web(context: ExportContext) -> list[Form]:
     """Write the folder `web`: a page that answers without a network, with the first .gguf in pieces."""
     from carellama.export.web.write import write_web
     from carellama.safety.notices import DEFAULT_COUNTRY
 
-    one, options = making.gguf_files[0], making.options
-    target = making.folder / "web"
+    one, options = context.gguf_files[0], context.options
+    target = context.folder / "web"
     write_web(
         target,
         Path(str(one.job["file"])),
-        making.source.template,
-        name=making.name,
+        context.source.template,
+        name=context.name,
         language=options.language,
         country=options.country or DEFAULT_COUNTRY[options.language],
         system=options.system,
@@ -135,36 +135,36 @@ def _check_pieces(folder: Path) -> None:
         raise UserError("the pieces of the model in the folder web are not the .gguf that was written: is a disk bad?")
 
 
-def _openvino(making: Making) -> list[Form]:
+def _openvino(context: ExportContext) -> list[Form]:
     """Write the folder `openvino` with optimum-intel, which is installed in an environment of its own."""
     from carellama.export.environments import run_tool, tool_environment
 
-    target = making.folder / "openvino"
-    given = {"folder": str(making.merged), "target": str(target)}
+    target = context.folder / "openvino"
+    given = {"folder": str(context.merged), "target": str(target)}
     run_tool("openvino", Path(__file__).with_name("write_openvino.py"), given)
     job = {"folder": str(target), "reader": "openvino"}
     return [Form("openvino", "openvino", FOLDER_READER, job, tool_environment("openvino"))]
 
 
-def _lora_gguf(making: Making) -> list[Form]:
+def _lora_gguf(context: ExportContext) -> list[Form]:
     """Write the adapter as a .gguf that llama.cpp puts on its base; it is read back on a base in 16 bits."""
     from carellama.model.gguf.write import base_folder, convert_folder, lora_gguf_of
 
-    model = making.source.model
+    model = context.source.model
     if len(model.checkpoints) != 1:
         raise UserError(
             f"--to lora-gguf writes one adapter, and --checkpoint_dir names {len(model.checkpoints)}: "
             "name one, or take --to gguf, which merges them"
         )
     written = lora_gguf_of(model, Path(model.checkpoints[0]))
-    file, base = making.folder / f"{making.name}-lora.gguf", making.scratch / "base.f16.gguf"
+    file, base = context.folder / f"{context.name}-lora.gguf", context.scratch / "base.f16.gguf"
     shutil.copyfile(written, file)
     convert_folder(base_folder(model), base, "f16", pickles=model.allow_pickle)
-    job = {"file": str(base), "adapter": str(file), "template": making.source.template.jinja}
+    job = {"file": str(base), "adapter": str(file), "template": context.source.template.jinja}
     return [Form("lora-gguf", file.name, GGUF_READER, job)]
 
 
-TARGETS: Mapping[str, Callable[[Making], list[Form]]] = {
+TARGETS: Mapping[str, Callable[[ExportContext], list[Form]]] = {
     "hf": _hf,
     "gguf": _gguf,
     "lora-gguf": _lora_gguf,
