@@ -243,7 +243,9 @@ def test_the_folder_is_whole(written: Path) -> None:
     kept = json.loads(re.search(r"FILES = (\[.*\])", worker)[1])
     files = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
     assert set(kept) == {name for name in files if not name.startswith("model/")} - {"sw.js"} and "__" not in worker
-    assert "wllama.LICENCE.txt" in kept and len([name for name in kept if name.endswith(".wasm")]) == 2
+    assert {"wllama.LICENCE.txt", "llama.cpp.LICENCE.txt"} < {*kept} and len(
+        [name for name in kept if name.endswith(".wasm")]
+    ) == 2
 
 
 def test_the_page_may_reach_nothing_else(written: Path) -> None:

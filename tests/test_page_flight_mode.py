@@ -66,12 +66,14 @@ class Phone:
 
     def ask(self, question: str, *, wait: bool = True) -> str:
         """The last answer, when it has ended."""
+        articles = self.page.get_by_role("article")
+        before = articles.count()
         self.box.fill(question)
         self.page.get_by_role("button", name=re.compile("^(Send|发送)")).click()
-        self.page.locator("article[data-running]").wait_for()
+        articles.nth(before + 1).wait_for()  # it may have ended before anybody looks
         if wait:
             self.page.locator("article[data-running]").wait_for(state="detached", timeout=60_000)
-        return self.page.get_by_role("article").last.inner_text()
+        return articles.last.inner_text()
 
     def go_offline(self) -> None:
         """Wait until the page is kept, and cut the network."""
@@ -99,10 +101,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", model, make_tokenizer())
 
 
-def export(folder: Path, gguf: Path, tokens: int = TOKENS, country: str = "US") -> Path:
+def export(folder: Path, gguf: Path, tokens: int = TOKENS, context: int = CONTEXT) -> Path:
     generating = GenerationOptions(do_sample=False, max_new_tokens=tokens)
     template = get_template(None, make_tokenizer())
-    write_web(folder, gguf, template, name="tiny", language="en", country=country, generating=generating)
+    more: dict[str, Any] = {"generating": generating, "context_tokens": context}
+    write_web(folder, gguf, template, name="tiny", language="en", country="US", **more)
     return folder
 
 
@@ -174,11 +177,10 @@ def test_what_sounds_like_an_emergency_is_said_before_the_model_speaks(
     check_page(one.page)
 
 
-def test_an_answer_can_be_stopped_and_the_talk_is_kept_and_deleted(
-    phone: Callable[..., Phone], tiny: Path, tmp_path: Path
-) -> None:
-    one = phone()
-    with served(export(tmp_path / "web", tiny, tokens=CONTEXT)) as url:
+def test_an_answer_can_be_stopped_and_the_talk_is_kept_and_deleted(phone: Callable[..., Phone], tmp_path: Path) -> None:
+    one, tokens = phone(), 16 * CONTEXT
+    endless = write_tiny_gguf(tmp_path / "e.gguf", make_model(), make_tokenizer(), context=2 * tokens, ends=False)
+    with served(export(tmp_path / "web", endless, tokens, 2 * tokens)) as url:
         one.page.goto(url)
         one.start()
         one.ask("Tell me all about asthma", wait=False)

@@ -25,14 +25,17 @@ NAMES = {
 WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_tiny_gguf(path: Path, model, tokenizer, *, context: int | None = None) -> Path:
-    """Write model and tokenizer, in float32; `context`: tokens that it claims to have been trained on."""
+def write_tiny_gguf(path: Path, model, tokenizer, *, context: int | None = None, ends: bool = True) -> Path:
+    """Write model and tokenizer, in float32.
+
+    `context`: tokens that it claims to have been trained on. Without `ends` its answers never end by themselves.
+    """
     from gguf import GGUFWriter
 
     config, state = model.config, model.state_dict()
     head = state["lm_head.weight"]
     for token, at in tokenizer.get_vocab().items():
-        if not (token.isascii() and token.isalpha()) and at != tokenizer.eos_token_id:
+        if not (token.isascii() and token.isalpha()) and not (ends and at == tokenizer.eos_token_id):
             head[at] = 0
     data = json.loads(tokenizer.backend_tokenizer.to_str())
     tokens = sorted(data["model"]["vocab"], key=data["model"]["vocab"].get)

@@ -4,10 +4,13 @@ import { readFileSync } from 'node:fs'
 import { svelte } from '@sveltejs/vite-plugin-svelte'
 import { defineConfig } from 'vite'
 
-const LICENCES = { 'wllama.LICENCE.txt': '../node_modules/@wllama/wllama/LICENCE' }
+const LICENCES = {
+  'wllama.LICENCE.txt': '../node_modules/@wllama/wllama/LICENCE',
+  'llama.cpp.LICENCE.txt': 'licences/llama.cpp.txt', // wllama's package has none of it
+}
 const here = (path) => new URL(path, import.meta.url).pathname
 
-/** Emits the licence of what is shipped as WebAssembly: it has to go with every copy. */
+/** Emits the licences of what is shipped as WebAssembly: they have to go with every copy. */
 function licences() {
   return {
     name: 'licences',

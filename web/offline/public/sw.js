@@ -20,14 +20,17 @@ self.addEventListener('activate', (event) => {
 
 async function forgetOlder(name) {
   if (name === SHELL || name === MODEL) return
-  const [first] = await (await caches.open(name)).keys()
-  if (first === undefined || first.url.startsWith(SCOPE)) await caches.delete(name)
+  const urls = (await (await caches.open(name)).keys()).map((request) => request.url)
+  const here = [`${SCOPE}index.html`, `${SCOPE}model/`] // not those of an export in a folder below this one
+  if (urls.length === 0 || urls.some((url) => here.some((one) => url.startsWith(one)))) await caches.delete(name)
 }
 
 self.addEventListener('fetch', (event) => {
   const { method, mode, url } = event.request
   if (method !== 'GET' || !url.startsWith(SCOPE)) return
-  event.respondWith(mode === 'navigate' ? page(event.request) : file(event.request))
+  const path = url.slice(SCOPE.length).replace(/[?#].*$/, '')
+  if (mode !== 'navigate') event.respondWith(file(event.request))
+  else if (path === '' || path === 'index.html') event.respondWith(page(event.request))
 })
 
 /** The page itself. These two headers let it compute in several threads, whatever the host sends. */

@@ -23,19 +23,26 @@ export class Talk {
     return this.store.keeps
   }
 
-  async load(): Promise<void> {
-    this.entries = await this.store.read()
+  /** The country that was chosen, where its numbers are known; else that of the export. */
+  countryOf(chosen: string | null): string {
+    return chosen !== null && chosen in this.config.countries ? chosen : this.config.country
   }
 
-  /** The numbers of which country a notice has: `null`: those of the language of the question. */
-  async ask(model: Model, text: string, country: string | null): Promise<void> {
+  async load(): Promise<void> {
+    const kept = await this.store.read()
+    for (const one of kept) if (one.role === 'assistant') one.finish ??= 'aborted' // the page was closed meanwhile
+    this.entries = kept
+  }
+
+  /** Asks; `country`: whose numbers a notice has. */
+  async ask(model: Model, text: string, country: string): Promise<void> {
     this.entries.push({ id: newId(), role: 'user', text })
     const answer: Entry = { id: newId(), role: 'assistant', text: '' }
     const found = this.triage.notice(this.turns(), country) // before the model has read a word
     const told = this.entries.some((one) => one.notice !== undefined && one.notice.text === found?.text)
     if (found !== null && !told) {
       answer.notice = { kind: 'emergency', level: found.level, rule: found.rule, text: found.text }
-      answer.country = country ?? ''
+      answer.country = country
     }
     this.entries.push(answer)
     const growing = this.entries.at(-1) as Entry

@@ -128,7 +128,8 @@ export class Model {
     let same = 0
     while (same < this.cached.length && same < ids.length - 1 && this.cached[same] === ids[same]) same++
     try {
-      if (same < this.cached.length) await this.wllama.kvRemove(same, -1)
+      if (same === 0) await this.wllama.kvClear()
+      else await this.wllama.kvRemove(same, -1) // also what a calculation that broke off has left there
     } catch {
       await this.wllama.kvClear() // models with a window or a state cannot go back
       same = 0
