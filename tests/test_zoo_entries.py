@@ -125,7 +125,7 @@ def test_models_are_filtered(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_entry_is_shown_with_sources_clashes_and_what_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
     show(["FreedomIntelligence/HuatuoGPT-o1-8B"])
     text = capsys.readouterr().out
-    assert re.search(r"base +meta-llama/Llama-3.1-8B-Instruct  \[2\]", text) and "not pinned" in text
+    assert re.search(r"base +meta-llama/Llama-3.1-8B  \[2\]", text) and "not pinned" in text
     assert "## Thinking ... ## Final Response" in text and "LicenseRef-llama3.1" in text
     assert "CLASH" in text and "[2] https://github.com/FreedomIntelligence/HuatuoGPT-o1" in text
     show(["ubiquantai/fleming-r1-7b", "--json", "true"])  # an id that it had before, in other letters
