@@ -53,7 +53,7 @@ def exported(source: ModelOptions, tmp_path_factory: pytest.TempPathFactory) -> 
     target = tmp_path_factory.mktemp("exported") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "safety_cases", lambda: safety_cases()[:FEW])
-        options = {"to": "hf,gguf,lora-gguf", "gguf_type": "f16,q4_K_M", "safety_parity": True}
+        options = {"to": "hf,gguf,lora-gguf,ollama", "gguf_type": "f16,q4_K_M", "safety_parity": True}
         yield export(source, None, target, **options), target
 
 
@@ -81,6 +81,7 @@ def test_the_figures_are_written_with_digests_and_into_the_card(exported: tuple[
     assert written["rows"][2]["kl_mean"] == table.rows[2].kl_mean and written["perplexity"] == table.perplexity
     assert written["tolerances"]["q4_K_M"]["kl_mean"] == tolerance_of("q4_K_M", "float32").kl_mean
     assert check_digests(folder) == []
+    assert (folder / "Modelfile").read_text().startswith("FROM ./model.f16.gguf\n")
     assert not [path for path in folder.parent.iterdir() if path != folder]  # nothing temporary stays
 
 
@@ -161,15 +162,12 @@ def test_the_figures_are_those_of_their_definitions(tmp_path: Path) -> None:
     assert row.ids_equal and row.end_tokens_equal and row.greedy_equal == 1 and row.safety is None
 
 
-def test_logits_that_are_not_numbers_are_past_every_tolerance(tmp_path: Path) -> None:
+def test_logits_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     ids = ((1, 2), (3, 1, 4))
     kept = made_up(tmp_path / "before", [torch.zeros(len(one), 8) for one in ids], ids)
     made_up(tmp_path / "after", [torch.full((len(one), 8), torch.nan) for one in ids], ids)
-    reading = {"reader": "", "dtype": "", "text_ids": [1], "prompt_ids": [1], "ends": [2], "greedy": [], "answers": []}
-    row = compare(kept, reading, tmp_path / "after", form="hf", file=".")
-    assert row.max_logit_difference == float("inf")
-    assert past_tolerance(row, tolerance_of("hf", "float32"), 8.0)
-    assert all(past_tolerance(row, tolerance_of(form, "float32"), 8.0) for form in ("f16", "q8_0", "q4_0"))
+    with pytest.raises(UserError, match=r"q4_0 \(m\.gguf\): its logits are not numbers"):
+        compare(kept, {}, tmp_path / "after", form="q4_0", file="m.gguf")
 
 
 def test_each_figure_past_its_limit_is_named() -> None:

@@ -32,7 +32,7 @@ class RecipeOptions(Options):
     dry_run: bool = option("Print the command of each stage and leave.", default=False)
 
 
-EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora-gguf", "openvino", "web"))
+EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora-gguf", "ollama", "openvino", "web"))
 GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
 
 
@@ -42,8 +42,8 @@ class ExportOptions(Options):
 
     output_dir: str = option("Folder to write the model to.")
     to: str = option(
-        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora-gguf (the adapter alone), openvino, "
-        "web (a page that answers without a network).",
+        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora-gguf (the adapter alone), ollama, "
+        "openvino, web (a page that answers without a network).",
         "hf",
         commas=True,
     )
@@ -55,8 +55,8 @@ class ExportOptions(Options):
         "imatrix (.gguf).",
         "auto",
     )
-    context_tokens: int = option("web: tokens of prompt and answer together.", 2048, at_least=256)
-    system: str = option("web: what stands before every conversation.", "", empty=True)
+    context_tokens: int = option("ollama, web: tokens of prompt and answer together.", 2048, at_least=256)
+    system: str = option("ollama, web: what stands before every conversation.", "", empty=True)
     language: Literal["zh", "en"] = option("web: language of the page where the browser asks for neither.", "zh")
     country: str | None = option("web: whose telephone numbers it shows; default: CN for zh, US for en.", None)
     template: str | None = option(

@@ -103,6 +103,21 @@ def _write_gguf(context: ExportContext, kind: str, place: Path) -> Form:
     return Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types)
 
 
+def _ollama(context: ExportContext) -> list[Form]:
+    """Write a .gguf and the Modelfile that Ollama reads; of several formats the first is the one it names."""
+    from carellama.export.modelfile import write_modelfile
+
+    forms, options = context.gguf_files, context.options
+    write_modelfile(
+        context.folder / "Modelfile",
+        forms[0].file,
+        context.source.template,
+        system=options.system,
+        num_ctx=options.context_tokens,
+    )
+    return [] if "gguf" in options.targets else forms
+
+
 def _web(context: ExportContext) -> list[Form]:
     """Write the folder `web`: a page that answers without a network, with the first .gguf in pieces."""
     from carellama.export.web.write import write_web
@@ -121,7 +136,7 @@ def _web(context: ExportContext) -> list[Form]:
         context_tokens=options.context_tokens,
     )
     _check_pieces(target)
-    known = one if "gguf" in options.targets else None
+    known = one if {"gguf", "ollama"} & {*options.targets} else None
     return [replace(one, name="web", file="web", same_as=known, tolerance=one.name)]
 
 
@@ -168,6 +183,7 @@ TARGETS: Mapping[str, Callable[[ExportContext], list[Form]]] = {
     "hf": _hf,
     "gguf": _gguf,
     "lora-gguf": _lora_gguf,
+    "ollama": _ollama,
     "openvino": _openvino,
     "web": _web,
 }

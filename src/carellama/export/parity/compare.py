@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carellama.errors import UserError
 from carellama.export.parity.table import ParityRow, SafetyChange
 from carellama.export.parity.trained import Trained
 from carellama.records import JSONObject
@@ -29,7 +30,7 @@ def compare(
     file: str,
     tensor_types: Mapping[str, int] | None = None,
 ) -> ParityRow:
-    """Return the figures of a form. `folder` has the logits that its reader wrote."""
+    """Return the figures of a form. `folder` has the logits that its reader wrote. Raises `UserError`: no numbers."""
     import torch
 
     largest, divergences, same, losses = 0.0, list[torch.Tensor](), 0, list[torch.Tensor]()
@@ -41,8 +42,7 @@ def compare(
             rows = slice(first, first + ROWS_AT_ONCE)
             before, after = expected[rows, :columns].double(), given[rows, :columns].double()
             if not after.isfinite().all():
-                largest = float("inf")
-                after = torch.nan_to_num(after)
+                raise UserError(f"{form} ({file}): its logits are not numbers; nothing was written")
             largest = max(largest, float((before - after).abs().max()))
             if number:  # the first is the answer, which is no held-out text
                 old, new = before.log_softmax(-1), after.log_softmax(-1)
