@@ -14,7 +14,7 @@ from carellama.engine.base import Sampling
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.tensor_types import FILE_TYPES
-from carellama.model.gguf.write import NotConvertible, gguf_of, lora_gguf_of
+from carellama.model.gguf.write import NotConvertible, convert_folder, gguf_of, lora_gguf_of
 from carellama.records import Message
 
 ASKED = [
@@ -170,3 +170,11 @@ def test_answers_are_those_of_transformers(cache: Path, adapted) -> None:
     finally:
         engine.close()
     assert answers[""] != answers["ours"]
+
+
+@pytest.mark.slow
+def test_an_unknown_way_of_splitting_words_is_named(tiny_folder: Path, tmp_path: Path) -> None:
+    """By the hash under which llama.cpp's converter would know it; nothing is written."""
+    with pytest.raises(NotConvertible, match=r"chkhsh [0-9a-f]{64}.*--engine transformers") as error:
+        convert_folder(tiny_folder, tmp_path / "made" / "model.gguf", "q4_0")
+    assert "\n" not in str(error.value) and not list((tmp_path / "made").iterdir())

@@ -16,7 +16,9 @@ class ModelOptions(Options):
         "Model folder, hub id, .gguf file, or a name of `carellama models list` (smollm2-135m)."
     )
     checkpoint_dir: str | None = option(
-        "Folder(s) of earlier training or named adapters, comma separated; merged in this order.", None, commas=True
+        "Folder(s) of earlier training, adapters in GGUF or named ones, comma separated; merged in this order.",
+        None,
+        commas=True,
     )
     model_revision: str = option("Branch, tag or commit of a hub model.", "main")
     hub: Literal["huggingface", "modelscope"] = option("Which hub names and ids are fetched from.", "huggingface")

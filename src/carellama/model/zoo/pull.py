@@ -59,19 +59,20 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
     for name in model.checkpoints:
         entry = None if _is_there(name) else find_entry(name)
         if entry is None:
-            checkpoints.append(name)
+            checkpoints.append(_adapter_folder(name, model))
             continue
         if entry.kind != "adapter" or (folder := pull_adapter(entry, model)) is None:
             raise UserError(f"--checkpoint_dir {name} is a whole model; give it as --model_name_or_path")
         _check_base(entry, model)
         used.append(entry)
         checkpoints.append(str(folder))
+    model = replace(model, checkpoint_dir=",".join(checkpoints) or None)
     if not used:
         return model, data
     template = data.template or used[-1].template or None
     if data.template is None and template:
         log.info("template %s: %s was trained with it", template, used[-1].name)
-    return replace(model, checkpoint_dir=",".join(checkpoints) or None), replace(data, template=template)
+    return model, replace(data, template=template)
 
 
 def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
@@ -151,8 +152,17 @@ def with_named_folders(adapters: Mapping[str, str], model: ModelOptions) -> dict
         own = pull_adapter(entry, model) if entry and entry.kind == "adapter" else None
         if entry and own is None:
             raise UserError(f"--adapters {name}={folder} is a whole model; give it as --model_name_or_path")
-        found[name] = str(own) if own else folder
+        found[name] = str(own) if own else _adapter_folder(folder, model)
     return found
+
+
+def _adapter_folder(name: str, model: ModelOptions) -> str:
+    """A folder as it is; an adapter in GGUF as a folder, by the model that it is put on."""
+    if not Path(name).expanduser().is_file():
+        return name
+    from carellama.model.gguf.write import lora_folder_of_gguf
+
+    return str(lora_folder_of_gguf(model, Path(name)))
 
 
 def _is_there(name: str) -> bool:
