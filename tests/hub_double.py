@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from hub_uploads import Uploads
+
 TOKEN = "hf_accepted"  # whose owner has accepted the terms of every gated repository
 LARGE = (".safetensors", ".bin", ".gguf", ".model", "tokenizer.json")  # kept in the storage (LFS)
 
@@ -35,6 +37,7 @@ class Repository:
     files: dict[str, bytes]
     commit: str = "a" * 40
     gated: bool = False
+    private: bool = False
     breaks: dict[str, int] = field(default_factory=dict)
 
 
@@ -46,11 +49,18 @@ class Hub:
     repositories: dict[str, Repository] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str, str]] = field(default_factory=list)
+    stored: dict[str, bytes] = field(default_factory=dict)  # uploaded large files by SHA-256
+    broken_uploads: int = 0  # how many of the next ones break off
 
     def add(self, repo: str, folder: Path, **options: Any) -> Repository:
         """Put the files of a folder under an id."""
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         self.repositories[repo] = Repository(files, **options)
+        return self.repositories[repo]
+
+    def create(self, repo: str, **options: Any) -> Repository:
+        """Make an empty repository."""
+        self.repositories[repo] = Repository({}, **options)
         return self.repositories[repo]
 
     def environment(self, folder: Path) -> dict[str, str]:
@@ -84,7 +94,7 @@ def hub_double() -> Iterator[Hub]:
         thread.join()
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Uploads, BaseHTTPRequestHandler):
     """One request."""
 
     hub: Hub
@@ -151,7 +161,7 @@ class Handler(BaseHTTPRequestHandler):
             for name, body in sorted(found.files.items())
         ]
         about = {"_id": "1", "id": repo, "modelId": repo, "sha": found.commit, "siblings": siblings, "tags": []}
-        return self._json(about | {"private": False, "gated": "auto" if found.gated else False})
+        return self._json(about | {"private": found.private, "gated": "auto" if found.gated else False})
 
     def _resolve(self, repo: str, revision: str, name: str) -> None:
         found = self._repository(repo, self.path)
@@ -216,8 +226,12 @@ class Handler(BaseHTTPRequestHandler):
         if length is not None and length != len(body):
             self.close_connection = True
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
+
+    def is_large(self, name: str) -> bool:
+        """Whether a file goes to the storage."""
+        return name.endswith(LARGE)
 
 
 def _sha256(body: bytes) -> str:

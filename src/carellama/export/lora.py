@@ -1,0 +1,182 @@
+"""The difference of whole weights to their base, as a LoRA adapter in peft's form.
+
+    found = extract_lora(tuned, base, rank=16)
+    found.save(Path("output_export/lora"), tokenizer, base_name="meta-llama/Llama-2-7b-hf")
+
+Each changed matrix W' - W (out, in) is cut to its largest singular values (Eckart and Young 1936: no matrix of that
+rank is nearer), with their roots in both factors. What is no matrix of a linear layer cannot be in a LoRA: embeddings,
+output head and norms that have changed go into the adapter whole (`modules_to_save`), and are listed; changed biases
+are refused. Nothing is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from carellama.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EXACT_SIDE = 2048  # up to this side the whole decomposition is made; above it that of a random projection
+OVERSAMPLED, ITERATIONS = 16, 8  # of the projection (Halko, Martinsson and Tropp 2011, algorithm 4.4)
+
+
+@dataclass(frozen=True)
+class ExtractedLora:
+    """A LoRA, and how much of the difference it keeps."""
+
+    rank: int
+    factors: dict[str, tuple[torch.Tensor, torch.Tensor]]  # layer -> A (rank, in), B (out, rank)
+    whole: tuple[str, ...]  # modules that are in it whole
+    kept: float  # share of the squared norm of the difference of all matrices
+    worst: tuple[str, float] | None  # the layer of which the least is kept
+    by_rank: dict[int, float] = field(default_factory=dict)  # rank -> share of all that it would keep
+    network: PreTrainedModel | None = None  # the tuned model, whose whole modules are saved
+
+    def __str__(self) -> str:
+        if not self.factors:
+            return "no matrix differs from the base"
+        ranks = ", ".join(f"rank {rank} {share:.2%}" for rank, share in self.by_rank.items())
+        worst = f"; least in {self.worst[0]}: {self.worst[1]:.2%}" if self.worst else ""
+        whole = f"; whole in the adapter: {', '.join(self.whole)}" if self.whole else ""
+        return (
+            f"rank {self.rank} keeps {self.kept:.2%} of the squared norm of the difference in {len(self.factors)} "
+            f"matrices ({ranks}){worst}{whole}"
+        )
+
+    def save(self, folder: Path, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_name: str) -> None:
+        """Write a folder that peft reads. The base gets the adapter for that, and is of no use afterwards."""
+        import torch
+        from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+
+        from carellama.model.lora import quiet_peft
+
+        config = LoraConfig(
+            task_type=TaskType.CAUSAL_LM, r=self.rank, lora_alpha=self.rank, lora_dropout=0.0,
+            target_modules=self._targets(base), modules_to_save=list(self.whole) or None,
+        )  # fmt: skip
+        with quiet_peft():
+            adapted = get_peft_model(base, config)
+        assert isinstance(adapted, PeftModel)
+        modules: dict[str, Any] = dict(adapted.base_model.model.named_modules())
+        tuned: dict[str, Any] = dict(self.network.named_modules()) if self.network is not None else {}
+        with torch.no_grad():
+            for name, (first, second) in self.factors.items():
+                modules[name].lora_A["default"].weight.copy_(first)
+                modules[name].lora_B["default"].weight.copy_(second)
+            for name in self.whole:
+                modules[name].modules_to_save["default"].load_state_dict(tuned[name].state_dict())
+        adapted.peft_config["default"].base_model_name_or_path = base_name
+        adapted.save_pretrained(str(folder))
+        tokenizer.save_pretrained(str(folder))
+
+    def _targets(self, base: PreTrainedModel) -> list[str]:
+        """Names of the adapted layers: short ones where all layers of such a name are adapted."""
+        names = sorted(self.factors)
+        short = {name.rpartition(".")[2] for name in names}
+        every = {name for name, _ in base.named_modules() if name.rpartition(".")[2] in short}
+        return sorted(short) if every == set(names) else names
+
+
+def extract_lora(tuned: PreTrainedModel, base: PreTrainedModel, rank: int) -> ExtractedLora:
+    """Return the difference of two models of one architecture as a LoRA of a rank, or less where it is smaller.
+
+    Raises `UserError` for models of other shapes and for differences that no adapter can hold.
+    """
+    import torch
+
+    from carellama.model.lora import in_out_features
+
+    ours, theirs = tuned.state_dict(), base.state_dict()
+    _check_shapes(ours, theirs)
+    linear = {name: module for name, module in tuned.named_modules() if in_out_features(module)}
+    head = tuned.get_output_embeddings()
+    changed = [name for name in ours if not torch.equal(ours[name].float(), theirs[name].float())]
+    layers = {name.rpartition(".")[0]: name for name in changed}
+    heads = {name for name, module in tuned.named_modules() if module is head}
+    matrices = [name for name in layers if name in linear and name not in heads]
+    biases = [name for name in changed if name.endswith(".bias") and name.rpartition(".")[0] in linear]
+    if biases:
+        raise UserError(
+            f"--to lora: {biases[0]} has changed, and a LoRA has no biases: export the whole model (--to hf)"
+        )
+    whole = sorted(set(layers) - set(matrices))
+    tied = head is not None and head.weight is tuned.get_input_embeddings().weight
+    entry = {name for name, module in tuned.named_modules() if module is tuned.get_input_embeddings()}
+    if tied and (entry | heads) & set(whole):
+        raise UserError(
+            "--to lora: the embedding has changed, and it is the output head as well, which an adapter cannot hold "
+            "together: export the whole model (--to hf)"
+        )
+    factors, sums = {}, _Sums(rank)
+    for layer in matrices:
+        name = layers[layer]
+        difference = ours[name].float() - theirs[name].float()
+        if not isinstance(linear[layer], torch.nn.Linear):  # GPT-2's layers, whose weights are (in, out)
+            difference = difference.T
+        factors[layer] = _cut(difference, rank, sums, layer)
+    return ExtractedLora(rank, factors, tuple(whole), sums.kept, sums.worst, sums.by_rank(), tuned)
+
+
+class _Sums:
+    """Squared singular values of all layers, summed by rank."""
+
+    def __init__(self, rank: int) -> None:
+        self.total, self.kept_by = 0.0, [0.0] * rank
+        self.worst: tuple[str, float] | None = None
+
+    def add(self, layer: str, values: torch.Tensor, total: float) -> None:
+        squares = values.double().square().cumsum(0).tolist()
+        self.total += total
+        for at in range(len(self.kept_by)):
+            self.kept_by[at] += squares[min(at, len(squares) - 1)]
+        share = min(1.0, squares[-1] / total)
+        if self.worst is None or share < self.worst[1]:
+            self.worst = (layer, share)
+
+    @property
+    def kept(self) -> float:
+        return min(1.0, self.kept_by[-1] / self.total) if self.total else 1.0
+
+    def by_rank(self) -> dict[int, float]:
+        """What the ranks 1, 2, 4, ... up to the one that was asked for keep."""
+        ranks = [1 << power for power in range(12) if 1 << power <= len(self.kept_by)]
+        return {rank: min(1.0, self.kept_by[rank - 1] / self.total) for rank in ranks} if self.total else {}
+
+
+def _cut(difference: torch.Tensor, rank: int, sums: _Sums, layer: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return A (rank, in) and B (out, rank), whose product is nearest to the difference (out, in)."""
+    import torch
+
+    first, second = torch.zeros(rank, difference.shape[1]), torch.zeros(difference.shape[0], rank)
+    rank = min(rank, *difference.shape)
+    if min(difference.shape) <= EXACT_SIDE:
+        left, values, right = torch.linalg.svd(difference.double(), full_matrices=False)
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            left, values, right = torch.svd_lowrank(
+                difference, q=min(rank + OVERSAMPLED, *difference.shape), niter=ITERATIONS
+            )
+            right = right.T
+    left, values, right = left[:, :rank], values[:rank], right[:rank]
+    sums.add(layer, values, float(difference.double().square().sum()))
+    roots = values.sqrt()
+    first[:rank], second[:, :rank] = roots[:, None] * right, left * roots
+    return first, second
+
+
+def _check_shapes(ours: Any, theirs: Any) -> None:
+    """Refuse models that are no two states of one architecture."""
+    if other := sorted(ours.keys() ^ theirs.keys()):
+        raise UserError(f"--lora_base is of another architecture: only one of both has {other[0]}")
+    for name, weight in ours.items():
+        if weight.shape != theirs[name].shape:
+            raise UserError(
+                f"--lora_base is another model: {name} has the shape {tuple(theirs[name].shape)} there and "
+                f"{tuple(weight.shape)} here"
+            )
