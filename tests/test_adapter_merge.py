@@ -31,7 +31,7 @@ def make_adapter(folder: Path, seed: int, rank: int, targets: list[str], **chang
                 weight.normal_(std=0.1)
                 layer, _, rest = name.removeprefix("base_model.model.").partition(".lora_")
                 factors.setdefault(layer, {})[rest[0]] = weight.double()
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return {f"{layer}.weight": 2 * pair["B"] @ pair["A"] for layer, pair in factors.items()}
 
 

@@ -32,7 +32,7 @@ class RecipeOptions(Options):
     dry_run: bool = option("Print the command of each stage and leave.", default=False)
 
 
-EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora-gguf", "ollama", "openvino", "web"))
+EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora", "lora-gguf", "openvino", "web"))
 GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
 
 
@@ -42,8 +42,8 @@ class ExportOptions(Options):
 
     output_dir: str = option("Folder to write the model to.")
     to: str = option(
-        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora-gguf (the adapter alone), ollama, "
-        "openvino, web (a page that answers without a network).",
+        "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora (as an adapter of a base), lora-gguf "
+        "(the adapter alone), openvino, web (a page that answers without a network).",
         "hf",
         commas=True,
     )
@@ -71,6 +71,29 @@ class ExportOptions(Options):
         "Keep an export that differs from the trained model by more than its tolerance; the card says so.",
         default=False,
     )
+
+    card: Literal["huggingface", "chai"] = option(
+        "Model card: for the hub, in English and Chinese; chai: also that of the Coalition for Health AI.",
+        "huggingface",
+    )
+    results: str | None = option(
+        "Files of carellama eval, predict, safety eval or guard eval for the card, comma separated; "
+        "those of the checkpoints are found.",
+        None,
+        commas=True,
+    )
+    merge: Literal["linear", "ties", "dare_linear", "dare_ties"] | None = option(
+        "How several adapters of --checkpoint_dir are combined; default: each is put on those before it.", None
+    )
+    merge_weights: str | None = option("merge: a number for each adapter; default: equal shares.", None, commas=True)
+    merge_density: float = option("ties, dare: share of each change that is kept.", 0.5, above=0, at_most=1)
+    merge_seed: int = option("dare: start of the random numbers.", 0)
+    lora_base: str | None = option(
+        "lora: model that the adapter is for; default: --model_name_or_path, where checkpoints lie on it.", None
+    )
+    lora_rank: int = option("lora: rank of the adapter.", 16, at_least=1)
+    push_to: str | None = option("Upload the export, to hf:USER/NAME or modelscope:USER/NAME.", None)
+    push_public: bool = option("push_to: everybody may read it.", default=False)
 
     @property
     def targets(self) -> list[str]:

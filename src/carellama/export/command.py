@@ -18,8 +18,10 @@ from pathlib import Path
 
 from carellama.config.commands import EXPORT_OPTIONS, ExportOptions
 from carellama.config.model import ModelOptions
+from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
 from carellama.errors import UserError
+from carellama.export.adapters import AdapterMerge, parse_weights
 from carellama.export.card import write_card
 from carellama.export.merge import Source, load
 from carellama.export.parity.compare import compare, perplexity
@@ -28,6 +30,7 @@ from carellama.export.parity.rewards import TrainedScores, compare_scores, measu
 from carellama.export.parity.table import ParityRow, ParityTable
 from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
+from carellama.export.push import parse_place, push
 from carellama.export.targets import TARGETS, ExportContext, Form
 from carellama.files import print_status, write_json
 from carellama.hardware import physical_cores
@@ -35,7 +38,16 @@ from carellama.model.digests import write_digests
 from carellama.model.paths import check_model, check_output, check_space, filled_folder
 from carellama.model.quiet import QUICK_BYTES
 
-NEEDS_ANSWERS = ("gguf", "ollama", "web", "lora-gguf", "openvino", "gptq", "awq")  # targets that no reward model has
+NEEDS_ANSWERS = (
+    "gguf",
+    "ollama",
+    "web",
+    "lora",
+    "lora-gguf",
+    "openvino",
+    "gptq",
+    "awq",
+)  # targets that no reward model has
 # Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
 BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
 SLOW_WEIGHTS = 50_000_000  # from here on the comparison takes long enough to be announced
@@ -48,6 +60,8 @@ def main(argv: Sequence[str]) -> None:
     folder = Path(options.output_dir).expanduser()
     table = export_model(model, options)
     print(f"exported to {folder}\n{table}")
+    if options.push_to:
+        print(push(folder, options.push_to, public=options.push_public, token=model.hf_auth_token))
     if table.perplexity is not None and "hf" in options.targets:  # a reward model does not answer
         print(f"next: carellama chat --model_name_or_path {shlex.quote(str(folder))}")
 
@@ -63,7 +77,16 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     check_output(output, read_from, overwrite=options.overwrite_output_dir)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", options.max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {options.max_shard_size}: give a size like 5GB or 500MB")
-    source = load(model, options.template)
+    if options.push_to:
+        parse_place(options.push_to)
+    merge = None
+    if options.merge:
+        weights = parse_weights(options.merge_weights)
+        merge = AdapterMerge(options.merge, weights, options.merge_density, options.merge_seed)
+        merge.weights_of([Path(name) for name in model.checkpoints])
+    elif options.merge_weights:
+        raise UserError("--merge_weights needs --merge: linear, ties, dare_linear or dare_ties")
+    source = load(model, options.template, merge)
     if source.kind == "reward" and (refused := [one for one in options.targets if one in NEEDS_ANSWERS]):
         raise UserError(
             f"--to {','.join(refused)}: this is a reward model, which gives scores and no answers; "
@@ -76,7 +99,10 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             scratch.mkdir()
             if needed > QUICK_BYTES:
                 print_status(f"writing {needed / 1e9:.1f} GB to {output}")
-            table = _fill(ExportContext(options, source, made, scratch, output.resolve().name))
+            context = ExportContext(options, source, made, scratch, output.resolve().name)
+            if merge:
+                context.notes.append(merge.described([Path(name) for name in model.checkpoints]))
+            table = _fill(context)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
     return table
@@ -104,7 +130,17 @@ def _fill(context: ExportContext) -> ParityTable:
             )
         table = replace(table, past=tuple(past))
     write_json(context.folder / "parity.json", table.as_json())
-    write_card(context.folder, source.model, source.template, table, source.kind)
+    write_card(
+        context.folder,
+        source.model,
+        source.template,
+        table,
+        source.kind,
+        relation="merge" if options.merge else None,
+        notes=context.notes,
+        results=[Path(name).expanduser() for name in split_commas(options.results)],
+        chai=options.card == "chai",
+    )
     write_digests(context.folder)
     return table
 

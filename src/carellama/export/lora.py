@@ -11,10 +11,12 @@ are refused. Nothing is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +25,30 @@ if TYPE_CHECKING:
 
 EXACT_SIDE = 2048  # up to this side the whole decomposition is made; above it that of a random projection
 OVERSAMPLED, ITERATIONS = 16, 8  # of the projection (Halko, Martinsson and Tropp 2011, algorithm 4.4)
+
+
+def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dtype: str) -> tuple[ExtractedLora, Path]:
+    """Write the difference of a model folder to a base into the folder `target`; return it, and the base's folder.
+
+    `dtype`: precision of the base's weights. Raises `UserError` as `extract_lora` does.
+    """
+    from carellama.export.cards.facts import find_base
+    from carellama.model.gguf.write import base_folder
+    from carellama.model.load import load_model, load_tokenizer
+
+    place = base_folder(base)
+    of_base = replace(base, model_name_or_path=str(place))
+    of_tuned = replace(base, model_name_or_path=str(folder))
+    tuned, theirs = (load_model(one, dtype=dtype, attention=None).float() for one in (of_tuned, of_base))
+    found = extract_lora(tuned, theirs, rank)
+    if not found.factors and not found.whole:
+        raise UserError(
+            f"--to lora: the model does not differ from {base.model_name_or_path}: an adapter would be empty"
+        )
+    known = find_base(base)
+    found.save(target, theirs, load_tokenizer(of_tuned), known.hub or known.name)
+    shutil.copy(folder / "generation_config.json", target)  # the tokens that end an answer
+    return found, place
 
 
 @dataclass(frozen=True)
@@ -51,7 +77,7 @@ class ExtractedLora:
     def save(self, folder: Path, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_name: str) -> None:
         """Write a folder that peft reads. The base gets the adapter for that, and is of no use afterwards."""
         import torch
-        from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+        from peft import LoraConfig, TaskType, get_peft_model
 
         from carellama.model.lora import quiet_peft
 
@@ -60,8 +86,7 @@ class ExtractedLora:
             target_modules=self._targets(base), modules_to_save=list(self.whole) or None,
         )  # fmt: skip
         with quiet_peft():
-            adapted = get_peft_model(base, config)
-        assert isinstance(adapted, PeftModel)
+            adapted: Any = get_peft_model(base, config)
         modules: dict[str, Any] = dict(adapted.base_model.model.named_modules())
         tuned: dict[str, Any] = dict(self.network.named_modules()) if self.network is not None else {}
         with torch.no_grad():
@@ -72,6 +97,7 @@ class ExtractedLora:
                 modules[name].modules_to_save["default"].load_state_dict(tuned[name].state_dict())
         adapted.peft_config["default"].base_model_name_or_path = base_name
         adapted.save_pretrained(str(folder))
+        (folder / "README.md").unlink(missing_ok=True)  # peft's page, which names a folder of this machine
         tokenizer.save_pretrained(str(folder))
 
     def _targets(self, base: PreTrainedModel) -> list[str]:

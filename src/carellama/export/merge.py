@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from carellama.config.data import DataOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
+from carellama.export.adapters import AdapterMerge, merge_weighted
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.model.zoo.pull import with_named_weights
@@ -58,8 +59,10 @@ class Source:
         return "float32" if self.exact else self.stored
 
 
-def load(model: ModelOptions, template_name: str | None) -> Source:
+def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | None = None) -> Source:
     """Load base and adapters. A base that was trained on quantised is taken unquantised.
+
+    `merge`: adapters are combined with weights, in place of each on those before it.
 
     Raises `UserError` for what cannot be loaded.
     """
@@ -86,7 +89,13 @@ def load(model: ModelOptions, template_name: str | None) -> Source:
     kind = checkpoint_kind(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
     match_tokenizer(base, tokenizer, extended=tokenizer_checkpoint(model) is not None)
-    adapted = apply_adapters(base, plan_adapters(model))
+    plan = plan_adapters(model)
+    if merge is None:
+        adapted = apply_adapters(base, plan)
+    else:
+        if base.num_parameters() <= EXACT_WEIGHTS:
+            base.float()  # so that the rounding of what is written shows in the comparison
+        adapted = merge_weighted(base, [*plan.merged, *plan.unmerged], merge, allow_pickle=model.allow_pickle)
     return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters())
 
 

@@ -75,7 +75,7 @@ def push(folder: Path, text: str, *, public: bool, token: str | None = None) -> 
 
 def _to_hf(folder: Path, repo: str, *, public: bool, token: str | None) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     api = HfApi(token=token)
     disable_progress_bars()

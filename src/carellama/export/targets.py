@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from carellama.config.commands import ExportOptions
 from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
+from carellama.files import print_status
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,6 +54,7 @@ class ExportContext:
     folder: Path  # which appears under its name at the end
     scratch: Path  # beside it; gone at the end
     name: str  # of the files
+    notes: list[str] = field(default_factory=list)  # for the card: how it was made
 
     importance: Importance | None = None
 
@@ -179,9 +181,26 @@ def _lora_gguf(context: ExportContext) -> list[Form]:
     return [Form("lora-gguf", file.name, GGUF_READER, job)]
 
 
+def _lora(context: ExportContext) -> list[Form]:
+    """Write the folder `lora`: the difference to a base as an adapter of peft."""
+    from carellama.export.lora import write_lora
+
+    model = context.source.model
+    if not context.options.lora_base and not model.checkpoints:
+        raise UserError("--to lora: --lora_base is missing: name the model that the adapter is for")
+    named = context.options.lora_base or model.model_name_or_path
+    target = context.folder / "lora"
+    found, base = write_lora(context.merged, target, replace(model, model_name_or_path=named, checkpoint_dir=None),
+        rank=context.options.lora_rank, dtype=context.source.stored)  # fmt: skip
+    print_status(f"lora: {found}")
+    context.notes.append(f"lora: {found}")
+    return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)})]
+
+
 TARGETS: Mapping[str, Callable[[ExportContext], list[Form]]] = {
     "hf": _hf,
     "gguf": _gguf,
+    "lora": _lora,
     "lora-gguf": _lora_gguf,
     "ollama": _ollama,
     "openvino": _openvino,

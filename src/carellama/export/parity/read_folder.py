@@ -119,7 +119,7 @@ def read(job: Any, folder: Path) -> dict[str, Any]:
     if "scored" in job:
         return {"reader": name, "dtype": job["dtype"]} | scores(model, tokenizer, job["scored"])
     rendered = tokenizer.apply_chat_template(job["prompt"], tokenize=False, add_generation_prompt=True)
-    ends = ends_of(job["folder"], model)
+    ends = ends_of(job.get("adapter") or job["folder"], model)
     for number, ids in enumerate(job["windows"]):
         numpy.save(folder / f"window-{number}.npy", logits_of(model, ids).numpy())
     prompts = [

@@ -1,0 +1,73 @@
+"""`carellama export` with several adapters, to a LoRA, and to a hub, from the options to the card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from carellama.config.model import ModelOptions
+from carellama.errors import UserError
+from carellama.export import command
+from exporting import export
+from test_adapter_merge import make_adapter
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("adapters")
+    make_adapter(folder / "first", 1, 4, ["q_proj", "v_proj"])
+    make_adapter(folder / "second", 2, 8, ["q_proj", "gate_proj"])
+    return [folder / "first", folder / "second"]
+
+
+def merged(base: Path, folders: list[Path]) -> ModelOptions:
+    return ModelOptions(str(base), checkpoint_dir=",".join(map(str, folders)), dtype="float32")
+
+
+def test_adapters_are_merged_with_weights_and_the_card_says_how(tiny_folder, two, tmp_path) -> None:
+    done = export(merged(tiny_folder, two), "vicuna", tmp_path / "out", merge="linear", merge_weights="0.7,0.3")
+    assert done.rows[0].greedy_equal == 32
+    for name in ("README.md", "README_zh.md"):
+        text = (tmp_path / "out" / name).read_text(encoding="utf-8")
+        assert "adapters merged: first × 0.7, second × 0.3 (linear)" in text and str(tmp_path) not in text
+
+
+def test_whole_weights_become_an_adapter_that_a_stranger_reads(tiny_folder, two, tmp_path) -> None:
+    model = merged(tiny_folder, two)
+    done = export(model, "vicuna", tmp_path / "out", to="lora", merge="linear", lora_rank=12, card="chai")
+    (row,) = done.rows
+    assert row.form == "lora" and row.greedy_equal == 32 and row.end_tokens_equal
+    out = tmp_path / "out"
+    assert not (out / "model.safetensors").exists() and (out / "chai_model_card.xml").is_file()
+    config = json.loads((out / "lora" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == tiny_folder.name and config["r"] == 12
+    assert "rank 12 keeps 100.00% of the squared norm of the difference" in (out / "README.md").read_text("utf-8")
+    assert not (out / "lora" / "README.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"merge": "linear", "merge_weights": "0.7"}, "--merge_weights has 1 numbers for 2 adapters"),
+        ({"merge_weights": "0.7,0.3"}, "--merge_weights needs --merge"),
+        ({"push_to": "somewhere"}, "give hf:USER/NAME or modelscope:USER/NAME"),
+    ],
+    ids=["too few weights", "weights without merge", "no place"],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_loaded(
+    tiny_folder, two, tmp_path, monkeypatch, changes, says
+) -> None:
+    monkeypatch.setattr(command, "load", lambda *_: pytest.fail("loaded"))
+    with pytest.raises(UserError, match=says):
+        export(merged(tiny_folder, two), "vicuna", tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lora_needs_a_base(tiny_folder, tmp_path) -> None:
+    with pytest.raises(UserError, match="--lora_base is missing"):
+        export(ModelOptions(str(tiny_folder)), "vicuna", tmp_path / "out", to="lora")
+    with pytest.raises(UserError, match="does not differ from"):
+        export(ModelOptions(str(tiny_folder)), "vicuna", tmp_path / "out", to="lora", lora_base=str(tiny_folder))
+    assert not (tmp_path / "out").exists()
