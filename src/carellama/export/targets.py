@@ -197,9 +197,53 @@ def _lora(context: ExportContext) -> list[Form]:
     return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)})]
 
 
+def _gptq(context: ExportContext) -> list[Form]:
+    """Write the folder `gptq`, and read it back by transformers with the layers of AutoRound."""
+    from carellama.export.environments import tool_environment
+
+    target = _rounded(context, "gptq", "auto_gptq")
+    job = {"folder": str(target), "reader": "auto-round"}
+    return [Form("gptq", "gptq", FOLDER_READER, job, tool_environment("auto-round"))]
+
+
+def _awq(context: ExportContext) -> list[Form]:
+    """Write the folder `awq`, which no program here reads back: it is said, and nothing is claimed of it."""
+    _rounded(context, "awq", "auto_awq")
+    line = "awq: not read back and not compared: transformers reads AWQ with gptqmodel alone, which needs a compiler"
+    print_status(line)
+    context.notes.append(line)
+    return []
+
+
+def _rounded(context: ExportContext, name: str, form: str) -> Path:
+    """Write a folder in 4 bits with AutoRound, which is installed in an environment of its own."""
+    from carellama.export.environments import run_tool
+    from carellama.export.rounding import calibration_windows, group_size
+
+    target = context.folder / name
+    windows, size = calibration_windows(context.source.tokenizer), group_size(context.merged)
+    given = {
+        "folder": str(context.merged),
+        "target": str(target),
+        "format": form,
+        "dtype": context.source.stored,
+        "windows": windows,
+        "group_size": size,
+    }
+    done = run_tool("auto-round", Path(__file__).with_name("write_gptq.py"), given)
+    types = ", ".join(f"{kind} × {count}" for kind, count in done["types"].items())
+    context.notes.append(
+        f"{name}: {types}; groups of {size}, {done['steps']} steps a layer, calibrated on "
+        f"{len(windows)} pieces of medical text in Chinese and English"
+    )
+    return target
+
+
 TARGETS: Mapping[str, Callable[[ExportContext], list[Form]]] = {
     "hf": _hf,
     "gguf": _gguf,
+    "gptq": _gptq,
+    "awq": _awq,
     "lora": _lora,
     "lora-gguf": _lora_gguf,
     "ollama": _ollama,

@@ -30,7 +30,7 @@ def page(facts: CardFacts, language: str) -> str:
         _use(facts, words, language),
         _trainings(facts, words),
         _evaluation(facts.results, words),
-        _files(facts.parity, words) if isinstance(facts.parity, ParityTable) else [],
+        _files(facts.parity, words) if isinstance(facts.parity, ParityTable) and facts.parity.rows else [],
     ]
     return "\n".join(line for part in parts for line in part)
 

@@ -2,7 +2,7 @@
 
     python read_folder.py < job.json        # the folder `output` gets reading.json and the logits, window-0.npy, ...
 
-job.json has `output`, `folder`; `adapter` (a folder that peft puts on it) or `reader: openvino`; `dtype`;
+job.json has `output`, `folder`; `adapter` (a folder that peft puts on it) or `reader` (openvino, auto-round); `dtype`;
 `trust_remote_code`; `text`, `prompt` (messages), `windows` (lists of ids), `start` and `new_tokens` of a greedy
 answer, `conversations` (messages) that are answered with `answer_tokens`; or `scored` (conversations) of a reward
 model. The trained model is asked by the same functions, in its own process.
@@ -33,6 +33,8 @@ def load(job: Any) -> Any:
         model = OVModelForCausalLM.from_pretrained(place, ov_config=precise, **code)
         return model, tokenizer, f"OpenVINO {openvino.__version__.split('-')[0]}"
     family = AutoModelForSequenceClassification if "scored" in job else AutoModelForCausalLM
+    if job.get("reader") == "auto-round":  # its own layers read GPTQ without a GPU
+        code["quantization_config"] = transformers.AutoRoundConfig()
     model = family.from_pretrained(place, dtype=getattr(torch, job["stored"]), **code)
     name = f"transformers {transformers.__version__}"
     if job.get("adapter"):
