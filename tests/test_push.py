@@ -64,7 +64,7 @@ def test_an_upload_that_broke_off_goes_on_with_what_is_missing(export, tmp_path)
     with hub_double() as hub:
         hub.broken_uploads = 1
         first = push(hub, tmp_path, export)
-        assert first.returncode == 1 and "run the same command again" in first.stderr
+        assert first.returncode == 1 and "go on with `hf upload ward/model " in first.stderr
         assert hub.repositories["ward/model"].files == {} and len(hub.stored) < 3
         kept = len(hub.stored)
         hub.asked.clear()

@@ -9,6 +9,7 @@ before the commit that names them, so an upload that broke off goes on with thos
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def push(folder: Path, text: str, *, public: bool, token: str | None = None) -> 
     """Upload a folder and return its address. Raises `UserError` in one line for what the hub refuses."""
     place = parse_place(text)
     print_listing(folder, place, public=public)
-    with _in_one_line(place):
+    with _in_one_line(place, folder):
         return (_to_hf if place.hub == "hf" else _to_modelscope)(folder, place.repo, public=public, token=token)
 
 
@@ -111,7 +112,7 @@ def _literal(name: str) -> str:
 
 
 @contextmanager
-def _in_one_line(place: Place) -> Iterator[None]:
+def _in_one_line(place: Place, folder: Path) -> Iterator[None]:
     """Say what the hub refuses, and what to do."""
     try:
         yield
@@ -119,10 +120,10 @@ def _in_one_line(place: Place) -> Iterator[None]:
         raise
     except Exception as error:  # each library has errors of its own; the reason goes to the user
         status = getattr(getattr(error, "response", None), "status_code", None)
-        raise UserError(f"--push_to {place}: {_reason(place, status, error)}") from error
+        raise UserError(f"--push_to {place}: {_reason(place, folder, status, error)}") from error
 
 
-def _reason(place: Place, status: int | None, error: Exception) -> str:
+def _reason(place: Place, folder: Path, status: int | None, error: Exception) -> str:
     if status == 401 or type(error).__name__ in ("LocalTokenNotFoundError", "NotLoginException"):
         return f"{SITES[place.hub]} does not know who you are: {LOGINS[place.hub]} with a token that may write"
     if status == 403:
@@ -130,8 +131,13 @@ def _reason(place: Place, status: int | None, error: Exception) -> str:
     if status == 404:
         return f"{SITES[place.hub]} has no such place, or the token may not see it: check user and name"
     if status == 409:
-        return f"{place.repo} has changed meanwhile, or the name is taken: run the same command again"
+        return f"{place.repo} has changed meanwhile, or the name is taken: {_again(place, folder)}"
     if status == 413 or status == 507:
         return "the hub has no room for it: a file or the whole is larger than your account may have"
     said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"{said[:200]}; run the same command again, and it goes on with what is missing"
+    return f"{said[:200]}; {_again(place, folder)}"
+
+
+def _again(place: Place, folder: Path) -> str:
+    """The command that goes on: the export itself stays."""
+    return f"go on with `{place.hub} upload {place.repo} {shlex.quote(str(folder))}`, which sends what is missing"
