@@ -100,6 +100,8 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             if needed > QUICK_BYTES:
                 print_status(f"writing {needed / 1e9:.1f} GB to {output}")
             context = ExportContext(options, source, made, scratch, output.resolve().name)
+            if source.note:
+                context.notes.append(source.note)
             if merge:
                 context.notes.append(merge.described([Path(name) for name in model.checkpoints]))
             table = _fill(context)

@@ -19,6 +19,7 @@ from carellama.config.data import DataOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted
+from carellama.export.quantised_base import better_base
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.model.zoo.pull import with_named_weights
@@ -47,6 +48,7 @@ class Source:
     kind: ModelKind
     stored: str  # precision of the weights that are written
     weights: int  # of the base
+    note: str | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
 
     @property
     def exact(self) -> bool:
@@ -89,14 +91,16 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
     kind = checkpoint_kind(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
     match_tokenizer(base, tokenizer, extended=tokenizer_checkpoint(model) is not None)
-    plan = plan_adapters(model)
+    plan, note = plan_adapters(model), None
     if merge is None:
+        if kind == "causal":
+            base, note = better_base(model, base, tokenizer)
         adapted = apply_adapters(base, plan)
     else:
         if base.num_parameters() <= EXACT_WEIGHTS:
             base.float()  # so that the rounding of what is written shows in the comparison
         adapted = merge_weighted(base, [*plan.merged, *plan.unmerged], merge, allow_pickle=model.allow_pickle)
-    return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters())
+    return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters(), note)
 
 
 def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTrainedModel:
