@@ -32,7 +32,7 @@ class RecipeOptions(Options):
     dry_run: bool = option("Print the command of each stage and leave.", default=False)
 
 
-EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora", "lora-gguf", "openvino", "gptq", "awq", "web"))
+EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora", "lora-gguf", "ollama", "openvino", "gptq", "awq", "web"))
 GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
 
 
@@ -43,7 +43,7 @@ class ExportOptions(Options):
     output_dir: str = option("Folder to write the model to.")
     to: str = option(
         "Forms to write, comma separated: hf (a Hugging Face folder), gguf, lora (as an adapter of a base), lora-gguf "
-        "(the adapter alone), openvino, gptq, awq (4 bits, by AutoRound), web (a page that answers without a network).",
+        "(the adapter alone), ollama, openvino, gptq, awq (4 bits, by AutoRound), web (a page without a network).",
         "hf",
         commas=True,
     )
