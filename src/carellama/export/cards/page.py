@@ -144,7 +144,9 @@ def _files(parity: ParityTable, words: dict[str, Any]) -> list[str]:
     """What was compared, form by form; a column that no form has is left out."""
     cells = [_parity_cells(row, words) for row in parity.rows]
     names = [name for name in words["columns"] if any(row.get(name) for row in cells)]
-    lines = [f"## {words['files']}", "", words["files_intro"].format(greedy=GREEDY_TOKENS), ""]
+    past = [f"- **{words['past']}** {one}" for one in parity.past]  # first: nobody may miss it
+    lines = [f"## {words['files']}", "", *past, *([""] if past else [])]
+    lines += [words["files_intro"].format(greedy=GREEDY_TOKENS), ""]
     lines += _table(
         [words["columns"][name] for name in names], [[row.get(name, "") for name in names] for row in cells]
     )
@@ -154,7 +156,6 @@ def _files(parity: ParityTable, words: dict[str, Any]) -> list[str]:
         if row.tensor_types:
             types = ", ".join(f"{name} × {count}" for name, count in row.tensor_types.items())
             lines.append(f"- {words['tensors'].format(form=row.form, types=types)}")
-    lines += [f"- {one}" for one in getattr(parity, "past", ())]
     return [*lines, ""]
 
 
