@@ -1,6 +1,6 @@
 // The page that runs without a server: where an answer ends, marks in a person's words, numbers in words.
 import { describe, expect, it } from 'vitest'
-import { type ChatData, cutMarks, findStop, lastTurns, pieces } from '../offline/src/chat/prompt'
+import { answeredTurns, type ChatData, cutMarks, findStop, lastTurns, pieces } from '../offline/src/chat/prompt'
 import { readNumber } from '../offline/src/safety/measures'
 import { Letters } from '../offline/src/safety/text'
 import { sizeOf, w } from '../offline/src/words'
@@ -20,6 +20,18 @@ const CHAT: ChatData = {
   stop_ids: [2],
   stops: ['\nHuman:'],
 }
+
+it('leaves out a question whose answer was stopped before its first word', () => {
+  const turns = [
+    { role: 'user', content: 'a' },
+    { role: 'assistant', content: '' },
+    { role: 'user', content: 'b' },
+    { role: 'assistant', content: 'B' },
+    { role: 'user', content: 'c' },
+    { role: 'assistant', content: '' },
+  ] as const
+  expect(answeredTurns(turns).map((turn) => turn.content)).toEqual(['b', 'B', 'c'])
+})
 
 describe('findStop', () => {
   it('finds the first stop string', () => {

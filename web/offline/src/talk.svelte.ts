@@ -1,5 +1,6 @@
 // One conversation: a question, the notice that comes before the answer, the answer as it grows.
 import { newId } from '../../src/lib/ids'
+import { answeredTurns } from './chat/prompt'
 import type { OfflineConfig } from './config'
 import { type Model, TooLongError } from './model/engine'
 import type { Triage, Turn } from './safety/triage'
@@ -39,8 +40,7 @@ export class Talk {
     this.entries.push({ id: newId(), role: 'user', text })
     const answer: Entry = { id: newId(), role: 'assistant', text: '' }
     const found = this.triage.notice(this.turns(), country) // before the model has read a word
-    const told = this.entries.some((one) => one.notice !== undefined && one.notice.text === found?.text)
-    if (found !== null && !told) {
+    if (found !== null && this.isNew(found.text, text, country)) {
       answer.notice = { kind: 'emergency', level: found.level, rule: found.rule, text: found.text }
       answer.country = country
     }
@@ -50,8 +50,7 @@ export class Talk {
     this.stopper = new AbortController()
     await this.save()
     try {
-      const turns = this.turns().slice(0, -1)
-      const made = await model.answer(turns, this.stopper.signal, (so) => (growing.text = so))
+      const made = await model.answer(answeredTurns(this.turns()), this.stopper.signal, (so) => (growing.text = so))
       growing.text = made.text
       growing.finish = made.finish
       if (made.dropped > 0) growing.dropped = made.dropped
@@ -86,6 +85,12 @@ export class Talk {
     this.entries = []
     await this.save()
     this.said = w('deletedConversation')
+  }
+
+  /** Whether a notice has to be shown: the question alone calls for one, or it is not above yet. */
+  private isNew(notice: string, question: string, country: string): boolean {
+    if (this.triage.notice([{ role: 'user', content: question }], country) !== null) return true
+    return !this.entries.some((one) => one.notice?.text === notice)
   }
 
   private turns(): Turn[] {

@@ -84,3 +84,9 @@ export function findStop(text: string, stops: string[]): { end: number | null; h
   }
   return { end: null, held }
 }
+
+/** What the model gets of a conversation that ends with an empty answer: no questions whose answer was stopped at once. */
+export function answeredTurns(turns: readonly Turn[]): Turn[] {
+  const last = turns.length - 2
+  return turns.slice(0, -1).filter((turn, at) => at === last || (turn.role === 'user' ? turns[at + 1]?.content : turn.content) !== '')
+}
