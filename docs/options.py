@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from carellama.config import commands, consultation, data_commands, safety, store
+from carellama.config import commands, consultation, data_commands, safety, store, template
 from carellama.config.help import group_name
 from carellama.config.options import OptionType, default_of, option_fields, option_types
 from carellama.config.run import RUN_OPTIONS, UNREAD, PlanOptions, TrainingOptions
@@ -70,6 +70,10 @@ GROUPS: dict[str, Sequence[type]] = {
     "models_pull": (commands.PullModelOptions,),
     "models_verify": (commands.VerifyModelOptions,),
     "models_add": (commands.AddModelOptions,),
+    "template_list": (template.ListTemplatesOptions,),
+    "template_show": (template.ShowTemplateOptions,),
+    "template_check": template.TEMPLATE_CHECK_OPTIONS,
+    "template_audit": (template.AuditTemplateOptions,),
     **{
         f"data_{re.sub('(?<=[a-z])(?=[A-Z])', '-', name.removesuffix('Options')).lower()}": (group,)
         for name, group in vars(data_commands).items()

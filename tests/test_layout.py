@@ -68,8 +68,8 @@ IMPORTS: dict[str, set[str]] = {
         *("rules", "safety", "text"),
     },
     "evaluate": {
-        *("config", "consultation", "data", "files", "engine", "intervals", "package_data", "records", "rules"),
-        *("safety", "text"),
+        *("config", "consultation", "data", "files", "engine", "intervals", "model", "package_data", "records"),
+        *("rules", "run_record", "safety", "templates", "text"),
     },
     # evaluate, safety: answers of written models are compared as `safety eval` reads them; a page without a server
     # has the rules of triage; data.catalogue.entries: the licence of a dataset, for the model card

@@ -96,6 +96,12 @@ MODEL_VERBS = {
     "verify": ("carellama.model.zoo.verify:run", "Check a folder or a fetched model: digests, signature."),
     "add": ("carellama.model.zoo.own:run", "Add an entry of your own."),
 }
+TEMPLATE_VERBS = {
+    "list": ("carellama.evaluate.chat_formats.command:list_formats", "List the chat formats by name."),
+    "show": ("carellama.evaluate.chat_formats.command:show", "Show a format, or the one of a model, with an example."),
+    "check": ("carellama.evaluate.chat_formats.command:check", "Find which format a model was trained with."),
+    "audit": ("carellama.evaluate.chat_formats.command:audit", "Compare training, tokenizer, .gguf and Modelfile."),
+}
 CONSULT_VERBS = {
     "report": ("carellama.consultation.files:report", "Write the report of a saved conversation."),
     "eval": ("carellama.evaluate.consultation.run:evaluate", "Measure consultations on simulated patients."),
@@ -116,6 +122,7 @@ GROUPS = {
     "accounts": ACCOUNT_VERBS,
     "store": STORE_VERBS,
     "models": MODEL_VERBS,
+    "template": TEMPLATE_VERBS,
     "convert": CONVERT_VERBS,
     "safety": SAFETY_VERBS,
     "consult": CONSULT_VERBS,
@@ -127,6 +134,7 @@ GROUP_TEXTS = {
     "accounts": "Accounts: who may log in to `carellama web`.",
     "store": "The database of keys, accounts and conversations: backups, retention, encryption.",
     "models": "Models by name: released weights and embedded ones.",
+    "template": "Chat formats: which there are, which one a model has.",
     "convert": "Weights of other formats to a model folder.",
     "safety": "Emergencies: measure what is missed, check rules.",
     "consult": "Consultations: reports, and figures on simulated patients.",

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,6 +27,7 @@ from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_checkpoints
 from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
+from carellama.model.sentencepiece_tokenizer import find_tokenizer
 from carellama.model.sharded import is_sharded, read_shards
 from carellama.model.vocabulary import grow
 from carellama.model.zoo.entries import find_entry
@@ -57,7 +58,8 @@ def load_tokenizer(model: ModelOptions) -> PreTrainedTokenizerBase:
     own_place = tokenizer_checkpoint(model)
     place, shown = own_place or _model_source(model), own_place or _given(model)
     with as_user_error(shown, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **_hub_kwargs(model))
+        found = find_tokenizer(partial(_file_of, place, model))
+        tokenizer = found or AutoTokenizer.from_pretrained(place, padding_side="left", **_hub_kwargs(model))
     if own := _chat_template(model):
         tokenizer.chat_template = own
     if tokenizer.eos_token is None:
@@ -66,6 +68,23 @@ def load_tokenizer(model: ModelOptions) -> PreTrainedTokenizerBase:
         vocabulary = tokenizer.get_vocab()
         tokenizer.pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
     return tokenizer
+
+
+def _file_of(place: Path | str, model: ModelOptions, name: str) -> Path | None:
+    """A file of a model folder, or of the hub; None: it has none of this name."""
+    if isinstance(place, Path):
+        return place / name if (place / name).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(
+            hf_hub_download(
+                place, name, revision=model.model_revision, cache_dir=model.cache_dir, token=model.hf_auth_token
+            )
+        )
+    except EntryNotFoundError:  # of its kind is what is neither here nor to be asked for: transformers says so
+        return None
 
 
 def tokenizer_checkpoint(model: ModelOptions) -> Path | None:

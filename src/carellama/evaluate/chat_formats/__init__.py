@@ -1,0 +1,1 @@
+"""Which chat format a model has: listed, shown, found by its answers, compared between its files."""

@@ -1,0 +1,212 @@
+"""`carellama template audit`: whether training, tokenizer, .gguf and Modelfile render the same conversations alike.
+
+    report = audit_model("output_export", checkpoint_dir="output")
+    report.lines()      # who was compared, and the first character that differs
+
+The training's text is that of run.json's format under the tokenizer; it is what the others are compared with. Without a
+run.json it is the tokenizer's. A bos token at the beginning is left out of the comparison: llama.cpp and Ollama put it
+there themselves. The end tokens are compared as well: one that a file does not stop at lets a model babble on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from carellama.config.data import PromptOptions
+from carellama.config.model import ModelOptions
+from carellama.engine.chat import VOCABULARY, chat_of
+from carellama.errors import UserError
+from carellama.model.gguf.read import read_header
+from carellama.model.zoo.pull import with_named_weights
+from carellama.records import JSONObject, Message
+from carellama.run_record import read_run, template_for
+from carellama.templates.go_template import render_ollama
+
+ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
+    (("user", "I cough."),),
+    (("system", "Be brief."), ("user", "咳嗽三天了。")),
+    (("system", "Be brief."), ("user", "I cough."), ("assistant", "Rest."), ("user", "How long?")),
+    (("user", "One."), ("assistant", "Two."), ("user", "三。"), ("assistant", "四。"), ("user", "5 < 6 & 7")),
+)
+CONTEXT = 24  # characters shown before a difference
+Render = Callable[[list[JSONObject]], str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that says how a conversation is rendered; `ends`: what it stops at, None where it does not say."""
+
+    name: str
+    render: Render
+    bos: str
+    ends: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two sources part."""
+
+    first: str
+    second: str
+    conversation: int  # which of `ROWS`, from 1
+    at: int  # character, from 0; -1: the end tokens
+    shown: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was compared, and where it differs."""
+
+    sources: tuple[str, ...]
+    differences: tuple[Difference, ...]
+
+    def lines(self) -> list[str]:
+        """The report for a person."""
+        found = [f"compared: {', '.join(self.sources)}"]
+        for one in self.differences:
+            if one.at < 0:
+                found.append(f"{one.second} does not stop at {one.shown[0]}, where answers end by {one.first}")
+                continue
+            found.append(
+                f"{one.first} and {one.second} differ in conversation {one.conversation} at character {one.at}:"
+            )
+            found += [f"  {name}: {text}" for name, text in zip((one.first, one.second), one.shown, strict=True)]
+        return found if self.differences else [*found, f"all render {len(ROWS)} conversations alike"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for programs."""
+        return {
+            "compared": list(self.sources),
+            "differences": [
+                {"first": one.first, "second": one.second, "conversation": one.conversation, "character": one.at,
+                 "texts": list(one.shown)}
+                for one in self.differences
+            ],
+        }  # fmt: skip
+
+
+def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, modelfile: str | None = None) -> Report:
+    """Compare all that is known of a model. Raises `UserError` where fewer than two places say anything."""
+    place = Path(name).expanduser()
+    files = [place] if place.suffix == ".gguf" else sorted(place.glob("*.gguf")) if place.is_dir() else []
+    files += [Path(gguf).expanduser()] if gguf else []
+    recipe = Path(modelfile).expanduser() if modelfile else (place if place.is_dir() else place.parent) / "Modelfile"
+    sources = [] if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
+    sources += [_of_gguf(file) for file in files]
+    if recipe.is_file():
+        sources.append(_of_modelfile(recipe, sources[0].bos if sources else ""))
+    elif modelfile:
+        raise UserError(f"there is no {recipe}")
+    if len(sources) < 2:
+        raise UserError(
+            f"only {sources[0].name if sources else 'nothing'} says how {name} is asked: there is nothing to compare "
+            "it with; give the training as --checkpoint_dir, a --gguf or a --modelfile"
+        )
+    return compare(sources)
+
+
+def compare(sources: Sequence[Source]) -> Report:
+    """Compare each source with the first."""
+    first, *others = sources
+    differences: list[Difference] = []
+    for other in others:
+        for number, given in enumerate(ROWS, 1):
+            one, two = _text(first, given), _text(other, given)
+            if one != two:
+                at = next((at for at, pair in enumerate(zip(one, two, strict=False)) if len({*pair}) > 1), None)
+                at = min(len(one), len(two)) if at is None else at
+                differences.append(Difference(first.name, other.name, number, at, (_around(one, at), _around(two, at))))
+                break
+        missing = sorted((first.ends or frozenset()) - other.ends) if other.ends is not None else []
+        differences += [Difference(first.name, other.name, 0, -1, (end, "")) for end in missing]
+    return Report(tuple(one.name for one in sources), tuple(differences))
+
+
+def _text(source: Source, given: Sequence[tuple[str, str]]) -> str:
+    """The prompt without bos; a refusal is a text of its own."""
+    try:
+        text = source.render([{"role": role, "content": content} for role, content in given])
+    except UserError as error:
+        return f"(refused: {error})"
+    return text.removeprefix(source.bos) if source.bos else text
+
+
+def _around(text: str, at: int) -> str:
+    before = text[max(0, at - CONTEXT) : at]
+    return f"{before!r} then {text[at : at + CONTEXT]!r}" if at < len(text) else f"{before!r} then nothing"
+
+
+def _of_model(name: str, checkpoint_dir: str | None) -> list[Source]:
+    """The training's format by run.json, and the tokenizer's own."""
+    from carellama.model.load import load_tokenizer
+    from carellama.templates.template import Template, get_template
+
+    folder = Path(name).expanduser()
+    model = ModelOptions(name, checkpoint_dir)
+    if checkpoint_dir is None and folder.is_dir() and (record := read_run(folder)) is not None:
+        whole = (folder / "config.json").is_file()
+        model = ModelOptions(name if whole else str(record.get("base_model")), name)
+    model, _ = with_named_weights(model, PromptOptions())
+    tokenizer = load_tokenizer(model)
+    ends = frozenset(end for end in [tokenizer.eos_token] if end)
+
+    def source(title: str, template: Template) -> Source:
+        stops = [*tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
+        return Source(title, lambda rows: template.render(_messages(rows), add_generation_prompt=True), _bos(tokenizer),
+                      frozenset(stops) or ends)  # fmt: skip
+
+    found: list[Source] = []
+    trained = template_for(model, None)
+    own = get_template(None, tokenizer) if tokenizer.chat_template else None
+    if trained is not None:
+        template = get_template(trained, tokenizer)
+        direct = template.answering_directly()
+        if own is not None and own.jinja == direct.jinja:
+            template = direct
+        found.append(source(f"the training (--template {trained})", template))
+    if own is not None:
+        found.append(source("the tokenizer's chat template", own))
+    return found
+
+
+def _bos(tokenizer: Any) -> str:
+    return tokenizer.bos_token or ""
+
+
+def _messages(rows: Sequence[JSONObject]) -> list[Message]:
+    return [Message(row["role"], row["content"]) for row in rows]
+
+
+def _of_gguf(path: Path) -> Source:
+    chat = chat_of(read_header(path, VOCABULARY), None)
+    ends = frozenset([chat.eos, *chat.stops, *_written_ends(chat.jinja, chat.marks)])
+    return Source(path.name, lambda rows: chat.render(_messages(rows)), chat.bos, frozenset(filter(None, ends)))
+
+
+def _written_ends(jinja: str, marks: Sequence[str]) -> list[str]:
+    from carellama.templates.jinja import turn_ends
+
+    return [end for end in turn_ends(jinja) if end in marks]
+
+
+_BLOCK = r'(?:"""(.*?)"""|"((?:\\.|[^"\\])*)"|([^\n]*))'
+_PARAMETER = re.compile(rf"^PARAMETER\s+stop\s+{_BLOCK}", re.MULTILINE | re.IGNORECASE | re.DOTALL)
+
+
+def _of_modelfile(path: Path, bos: str) -> Source:
+    """Ollama's template, system text and stops. Raises `UserError` for a Modelfile without a template."""
+    text = path.read_text(encoding="utf-8")
+    template, system = _instruction(text, "TEMPLATE"), _instruction(text, "SYSTEM")
+    if template is None:
+        raise UserError(f"{path} has no TEMPLATE: Ollama would take the .gguf's, or none")
+    ends = frozenset(next(part for part in match.groups() if part is not None) for match in _PARAMETER.finditer(text))
+    return Source(path.name, lambda rows: render_ollama(template, rows, system=system or ""), bos, ends)
+
+
+def _instruction(text: str, word: str) -> str | None:
+    match = re.search(rf"^{word}\s+{_BLOCK}", text, re.MULTILINE | re.IGNORECASE | re.DOTALL)
+    return next((part for part in match.groups() if part is not None), None) if match else None

@@ -1,0 +1,151 @@
+"""`carellama template list|show|check|audit`.
+
+carellama template show vicuna
+carellama template check output_export
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, cast
+
+from carellama.config.data import PromptOptions
+from carellama.config.model import ModelOptions
+from carellama.config.reader import parse_options
+from carellama.config.template import (
+    TEMPLATE_CHECK_OPTIONS,
+    AuditTemplateOptions,
+    ListTemplatesOptions,
+    ShowTemplateOptions,
+)
+from carellama.errors import UserError, lookup
+from carellama.model.paths import check_model
+from carellama.model.zoo.pull import with_named_weights
+from carellama.records import Message
+from carellama.run_record import as_trained
+from carellama.templates.format import Format, formats, jinja_of
+from carellama.templates.jinja import as_rows, render_chat
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+EXAMPLE = (Message("user", "I cough."), Message("assistant", "Rest."), Message("user", "咳嗽三天了。"))
+BOS, EOS = "<s>", "</s>"  # of the example, where no tokenizer is read
+
+
+def list_formats(argv: Sequence[str]) -> None:
+    """Print all named formats as a table or as JSON."""
+    (options,) = parse_options((ListTemplatesOptions,), argv, "carellama template list")
+    if options.json:
+        print(json.dumps([{"name": name, **_facts(form)} for name, form in formats().items()], ensure_ascii=False))
+        return
+    width = max(map(len, formats()))
+    for name, form in sorted(formats().items()):
+        print(f"{name.ljust(width)}  {form.about}")
+
+
+def show(argv: Sequence[str]) -> None:
+    """Print a named format, or the one that a model is trained and asked with, and a conversation rendered by it."""
+    command = "carellama template show NAME"
+    (options,) = parse_options((ShowTemplateOptions,), argv, command, positional="name")
+    if (options.name is None) == (options.model_name_or_path is None):
+        raise UserError("give the name of a format, or a model as --model_name_or_path: one of them")
+    if options.name is not None:
+        form = lookup(formats(), options.name, "template")
+        jinja = jinja_of(form)
+        text = render_chat(jinja, as_rows(EXAMPLE), tools=None, bos=BOS, eos=EOS)
+        facts: dict[str, Any] = {"name": options.name, **_facts(form), "jinja": jinja, "example": text}
+    else:
+        facts = _of_model(ModelOptions(options.model_name_or_path, options.checkpoint_dir))
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        return
+    hidden = ("jinja", "example")
+    width = max(len(name) for name, value in facts.items() if name not in hidden and value not in ("", [], None))
+    for name, value in facts.items():
+        if name not in hidden and value not in ("", [], None):
+            shown = value if name in ("name", "about", "source", "same_as", "trained_as") else _visible(value)
+            print(f"{name.ljust(width)}  {shown}")
+    print(f"\nA conversation up to where the second answer begins:\n{facts['example']}")
+    if facts["example"] != facts["example"].rstrip():
+        print(f"(it ends with {json.dumps(facts['example'][len(facts['example'].rstrip()) :])})")
+
+
+def _visible(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _facts(form: Format) -> dict[str, Any]:
+    return asdict(form)
+
+
+def _of_model(model: ModelOptions) -> dict[str, Any]:
+    """What a model is asked with: by the run.json of its checkpoint, its tokenizer, or the list of models."""
+    from carellama.model.load import load_tokenizer
+    from carellama.templates.template import get_template
+
+    model, data = with_named_weights(model, PromptOptions())
+    check_model(model)
+    data = as_trained(model, data)
+    tokenizer = load_tokenizer(model)
+    template = get_template(data.template, tokenizer)
+    text = template.render(EXAMPLE, add_generation_prompt=True)
+    return {
+        "name": template.name,
+        "about": formats()[data.template].about if data.template else "",
+        "bos": tokenizer.bos_token,
+        "eos": tokenizer.eos_token,
+        "ends": [*tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops],
+        "tools": template.knows_tools,
+        "before_answers": template.lead,
+        "jinja": template.jinja,
+        "example": text,
+    }
+
+
+def check(argv: Sequence[str]) -> None:
+    """Score answers under each format and name the one that a model was trained with, or say that it cannot tell."""
+    command = "carellama template check MODEL"
+    options, given = parse_options(TEMPLATE_CHECK_OPTIONS, argv, command, positional="model_name_or_path")
+    from carellama.evaluate.chat_formats.check import check_formats
+    from carellama.model.adapter_plan import plan_adapters
+    from carellama.model.adapters import apply_adapters
+    from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
+
+    model, _ = with_named_weights(given, PromptOptions())
+    check_model(model)
+    tokenizer = load_tokenizer(model)
+    network = load_model(model, dtype=model.dtype, attention=None)
+    match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(model) is not None)
+    verdict = check_formats(cast("PreTrainedModel", apply_adapters(network, plan_adapters(model))), tokenizer)
+    if options.json:
+        print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
+        return
+    print(f"{'score':>8}  {'words':>8}  {'end':>6}  formats")
+    for one in verdict.scores[: options.rows]:
+        print(f"{one.score:8.3f}  {one.words:8.3f}  {math.exp(one.end):6.1%}  {_some(one.names)}")
+    print(
+        f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks)"
+    )
+    print(f"{_some(verdict.names)}: {verdict.reason}" if verdict.names else f"cannot tell: {verdict.reason}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more that render alike" if len(names) > 6 else "")
+
+
+def audit(argv: Sequence[str]) -> None:
+    """Compare the texts of a model's training, tokenizer, .gguf and Modelfile; exit code 1 where they differ."""
+    (options,) = parse_options((AuditTemplateOptions,), argv, "carellama template audit MODEL", positional="model")
+    from carellama.evaluate.chat_formats.audit import audit_model
+
+    report = audit_model(options.model, options.checkpoint_dir, options.gguf, options.modelfile)
+    if options.json:
+        print(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
+    else:
+        print("\n".join(report.lines()))
+    if report.differences:
+        raise SystemExit(1)
