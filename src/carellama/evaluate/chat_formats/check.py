@@ -3,19 +3,20 @@
     verdict = check_formats(network, tokenizer)
     verdict.names, verdict.margin, verdict.reason
 
-A model is asked under each format that its tokenizer can carry, and its own. For some short answers, ours, two things
-are measured: the mean log-probability of the answer's tokens, and that of the end token in its place. A base model
-gives the words alike under all formats; a model that was trained with one expects the words there a little more, and
-the end a lot more. So the score of an answer is
+A model is asked under each format that its tokenizer can carry, and its own. For some short answers, ours, the
+log-probabilities of the answer's tokens are measured, and that of the end token in its place. A model that was trained
+with a format expects the beginning of an answer and its end more under that one; of the words between it knows about as
+much under all. So the score of an answer is (natural logarithms, means)
 
-    words + END_SHARE * max(end, LEAST_END)         (natural logarithms; words: mean over the answer's tokens)
+    first START tokens + REST_SHARE * the other words + END_SHARE * max(end, LEAST_END)
 
-`words` counts the tokens of the answer alone, whatever a format puts around them, so that formats with long prompts are
-comparable. The best format is named where two things hold, and else "cannot tell" is said, with the reason:
+Only tokens of the answer count, so formats with long prompts are comparable. The best format is named where two things
+hold, and else "cannot tell" is said, with the reason; the scores are shown in either case:
 
 1. The end token is likely in its place: its mean log-probability is at least SURE_END. No format ends an answer of a
-   base model, or of a random one.
-2. It beats the next one by MARGIN standard errors of their paired differences over the answers.
+   random model, nor of a base model that has not learned the end.
+2. It beats the next one by MARGIN standard errors of their paired differences over the answers. This is cautious:
+   benchmarks/RESULTS.md has what it named and missed on 20 small LoRAs.
 
 Formats that render all of it alike are one candidate with several names.
 """
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 OWN = "the tokenizer's own"
-END_SHARE = 0.5
+START, REST_SHARE, END_SHARE = 3, 0.25, 0.5
 LEAST_END = -8.0  # how unlikely an end can count: below it is noise
 SURE_END = -2.0  # 14% for the end token
 MARGIN = 2.0  # standard errors
@@ -63,7 +64,8 @@ class Score:
     """What a model says of the answers under one candidate; natural logarithms."""
 
     names: tuple[str, ...]
-    words: float  # mean of the answers' tokens
+    start: float  # mean of the first tokens of the answers
+    words: float  # mean of the tokens behind them
     end: float  # mean of the end tokens in their place
     values: tuple[float, ...]  # the score of each answer
 
@@ -89,6 +91,7 @@ class Verdict:
             {
                 "formats": list(one.names),
                 "score": one.score,
+                "start": one.start,
                 "words": one.words,
                 "end": one.end,
                 "answers": len(one.values),
@@ -140,10 +143,10 @@ def check_formats(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     made, left_out = candidates(tokenizer)
     if len(made) < 2:
         raise UserError("the tokenizer carries fewer than two formats that differ: there is nothing to compare")
-    lengths = [len(tokenizer(talk[-1].content, add_special_tokens=False).input_ids) for talk in load_answers()]
-    first = {one: measure(network, one, lengths, range(FIRST_ANSWERS)) for one in made}
+    answers = range(len(load_answers()))
+    first = {one: measure(network, one, answers[:FIRST_ANSWERS]) for one in made}
     kept = sorted(made, key=lambda one: -first[one].score)[:KEPT]
-    whole = [measure(network, one, lengths, range(len(lengths))) for one in kept]
+    whole = [measure(network, one, answers) for one in kept]
     return decide(whole, [first[one] for one in made if one not in kept], left_out)
 
 
@@ -164,16 +167,17 @@ def decide(whole: Sequence[Score], others: Sequence[Score], left_out: tuple[str,
     return Verdict(best.names, margin, reason, scores, left_out)
 
 
-def measure(network: PreTrainedModel, one: Candidate, lengths: Sequence[int], which: range) -> Score:
-    """Return what the model says of these answers; `lengths`: tokens of each answer alone."""
-    words, ends, values = [], [], []
+def measure(network: PreTrainedModel, one: Candidate, which: range) -> Score:
+    """Return what the model says of these answers."""
+    starts, words, ends, values = [], [], [], []
     for at in which:
-        said = answer_logprobs(network, one.prompts[at], one.answers[at])
-        word, end = sum(said[:-1]) / lengths[at], said[-1]
-        words.append(word)
+        *said, end = answer_logprobs(network, one.prompts[at], one.answers[at])
+        start, rest = statistics.fmean(said[:START]), statistics.fmean(said[START:] or said)
+        starts.append(start)
+        words.append(rest)
         ends.append(end)
-        values.append(word + END_SHARE * max(end, LEAST_END))
-    return Score(one.names, statistics.fmean(words), statistics.fmean(ends), tuple(values))
+        values.append(start + REST_SHARE * rest + END_SHARE * max(end, LEAST_END))
+    return Score(one.names, *map(statistics.fmean, (starts, words, ends)), tuple(values))
 
 
 def answer_logprobs(network: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:

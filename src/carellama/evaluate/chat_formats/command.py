@@ -124,9 +124,9 @@ def check(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
         return
-    print(f"{'score':>8}  {'words':>8}  {'end':>6}  formats")
+    print(f"{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
     for one in verdict.scores[: options.rows]:
-        print(f"{one.score:8.3f}  {one.words:8.3f}  {math.exp(one.end):6.1%}  {_some(one.names)}")
+        print(f"{one.score:8.3f}  {one.start:8.3f}  {one.words:8.3f}  {math.exp(one.end):6.1%}  {_some(one.names)}")
     print(
         f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks)"
     )
