@@ -7,6 +7,7 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,12 @@ from carellama.templates.template import get_template
 from conftest import REPOSITORY
 
 CODE = "raise SystemExit('this code of the model was run')\n"
-PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "byte_fallback": True}
-KINDS = {
+PLAIN: dict[str, Any] = {
+    "normalization_rule_name": "identity",
+    "remove_extra_whitespaces": False,
+    "byte_fallback": True,
+}
+KINDS: dict[str, dict[str, Any]] = {
     "chatglm2": {"model_type": "bpe", "split_digits": True, **PLAIN},
     "baichuan": {
         "model_type": "bpe", "split_digits": True, "add_dummy_prefix": False, **PLAIN,

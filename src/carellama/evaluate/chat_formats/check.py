@@ -177,7 +177,8 @@ def measure(network: PreTrainedModel, one: Candidate, which: range) -> Score:
         words.append(rest)
         ends.append(end)
         values.append(start + REST_SHARE * rest + END_SHARE * max(end, LEAST_END))
-    return Score(one.names, *map(statistics.fmean, (starts, words, ends)), tuple(values))
+    mean = statistics.fmean
+    return Score(one.names, mean(starts), mean(words), mean(ends), tuple(values))
 
 
 def answer_logprobs(network: PreTrainedModel, prompt: Sequence[int], answer: Sequence[int]) -> list[float]:
