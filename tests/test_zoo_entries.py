@@ -20,7 +20,15 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.digests import write_digests
 from carellama.model.zoo import own, verify
-from carellama.model.zoo.entries import UNSOURCED, ModelEntry, entry_of, find_entry, load_entries, released_entries
+from carellama.model.zoo.entries import (
+    UNSOURCED,
+    ModelEntry,
+    entry_of,
+    find_entry,
+    hub_of,
+    load_entries,
+    released_entries,
+)
 from carellama.model.zoo.licences import clash, licences, spdx_of
 from carellama.model.zoo.pull import with_named_weights
 from carellama.model.zoo.resolve import EMBEDDED
@@ -56,7 +64,7 @@ def test_an_entry_is_of_good_form(entry: ModelEntry) -> None:
         assert not one or HUB_ID.fullmatch(one), one
     assert not entry.revision or re.fullmatch(r"[0-9a-f]{40}", entry.revision)
     assert not entry.template or entry.template in formats()
-    assert entry.languages and all(LANGUAGE.fullmatch(language) for language in entry.languages)
+    assert all(LANGUAGE.fullmatch(language) for language in entry.languages)
     assert entry.parameters or not entry.sizes
     assert set(entry.sampling) <= SAMPLING and all(value >= 0 for value in entry.sampling.values())
     for licence in filter(None, (entry.licence, entry.base_licence)):
@@ -135,6 +143,14 @@ def test_an_entry_is_shown_with_sources_clashes_and_what_is_not_known(capsys: py
         assert lines(entry)[-1].endswith(command(entry))
     with pytest.raises(UserError, match="Did you mean 'HuatuoGPT-o1-7B'"):
         show(["HuatuoGPT-o1-7"])
+
+
+def test_a_model_that_only_modelscope_has_names_that_hub() -> None:
+    entry = find_entry("Sunsimiao-01M-Chat")
+    assert entry and not entry.hub and command(entry).endswith("Sunsimiao-01M-Chat --hub modelscope")
+    assert hub_of(entry, "modelscope") == "thomas/Sunsimiao-01M-Chat"
+    with pytest.raises(UserError, match="give --hub modelscope"):
+        hub_of(entry, "huggingface")
 
 
 def test_the_fingerprint_of_the_embedded_model_is_its_own() -> None:

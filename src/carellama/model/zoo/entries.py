@@ -163,6 +163,10 @@ def hub_of(entry: ModelEntry, hub: Hub, given: str = "") -> str:
     """
     found = entry.modelscope or given * ("/" in given) if hub == "modelscope" else entry.hub
     if not found:
-        there = "; leave --hub out" if hub == "modelscope" and entry.hub else f"; see {entry.page or entry.source}"
+        there = f"; see {entry.page or entry.source}"
+        if hub == "modelscope" and entry.hub:
+            there = "; leave --hub out"
+        elif hub == "huggingface" and entry.modelscope:
+            there = "; give --hub modelscope"
         raise UserError(f"no {hub} id of {entry.name} is known{there}")
     return found

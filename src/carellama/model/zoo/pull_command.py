@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> None:
     entry = entry or known_entry(options.name)
     if entry.place:
         raise UserError(f"{entry.name} is your own, and lies in {entry.place}")
-    if entry.page and not entry.hub:
+    if entry.page and not (entry.hub or entry.modelscope):
         raise UserError(f"{entry.name} is on no hub: fetch it by hand from {entry.page}, then carellama models add")
     print(f"{entry.name}: {_pull(entry, model, accept=options.accept_licence)}")
     print(f"next: {command(entry)}")

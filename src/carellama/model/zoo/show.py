@@ -187,9 +187,10 @@ def _yes_or_no(value: object, what: str) -> str:
 
 def command(entry: ModelEntry) -> str:
     """A command that uses a model."""
-    if entry.page and not entry.hub:
+    if entry.page and not (entry.hub or entry.modelscope):
         return f"fetch it by hand, then: carellama models add {entry.name}-own --model FOLDER"
     flags = [
+        *(["--hub modelscope"] * bool(entry.modelscope and not entry.hub)),
         *(["--allow_pickle true"] * (entry.weights == "bin" and entry.kind != "adapter")),
         *(["--trust_remote_code true"] * bool(entry.remote_code)),
         *(["--hf_auth_token hf_YOUR_TOKEN"] * bool(entry.gated and entry.kind != "embedded")),
