@@ -17,6 +17,7 @@ from carellama.export.card import write_card
 from carellama.export.cards.chai import FILE
 from carellama.export.cards.licences import hub_licence, licence_clashes
 from carellama.export.cards.page import WORDS
+from carellama.export.cards.results import find_results
 from carellama.export.parity.table import ParityRow, ParityTable, SafetyChange
 from carellama.package_data import package_yaml
 from carellama.templates.template import get_template
@@ -141,6 +142,14 @@ def test_the_head_is_what_the_hub_takes_with_results(trained, triage, tiny_token
         found = {(one.dataset_name, one.metric_type): one for one in data.eval_results}
         assert found["eval", "loss"].metric_value == 2.3
         assert found["test.jsonl", "missed"].metric_name == "missed, 95% interval 0.017 to 0.137, n 60"
+
+
+def test_a_figure_of_one_dataset_has_the_count_of_that_dataset(tmp_path) -> None:
+    """Settings of a training were taken for results (eval_steps), and all figures had the count of all records."""
+    evaluated = {"eval_loss": 2.3, "eval_samples": 8, "eval_zh_loss": 3.1, "eval_zh_samples": 1, "eval_zh_tokens": 116}
+    (tmp_path / "eval_results.json").write_text(json.dumps(evaluated))
+    (tmp_path / "trainer_state.json").write_text(json.dumps({"eval_steps": 500}))
+    assert [(one.metric, one.n) for one in find_results([tmp_path])] == [("loss", 8), ("zh_loss", 1)]
 
 
 def test_a_licence_that_the_hub_does_not_list_is_other_with_its_name() -> None:

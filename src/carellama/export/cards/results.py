@@ -51,12 +51,14 @@ def find_results(folders: Sequence[Path], given: Sequence[Path] = ()) -> list[Re
     found: list[Result] = []
     for folder in folders:
         for path in sorted(folder.glob("*.json")) if folder.is_dir() else ():
-            found += _results(path, _read(path) or {})
+            read = _read(path) or {}
+            if path.name in RUN_FILES or "figures" in read:  # other files have settings of such names
+                found += _results(path, read)
     for path in given:
-        read = _read(path)
-        if read is None:
+        named = _read(path)
+        if named is None:
             raise UserError(f"{path} holds no results: give a file of carellama eval, predict, safety eval, guard eval")
-        results = _results(path, read)
+        results = _results(path, named)
         if not results:
             raise UserError(f"{path} holds no figures of an evaluation")
         found += results
@@ -88,7 +90,7 @@ def _results(path: Path, read: JSONObject) -> list[Result]:
 
 def _metrics(prefix: str, read: Mapping[str, object]) -> Iterator[Result]:
     """The figures of eval_results.json or predict_results.json."""
-    counted = read.get(f"{prefix}_samples")
+    counts = {key.removesuffix("samples"): value for key, value in read.items() if key.endswith("_samples")}
     for key, value in read.items():
         name = key.removeprefix(f"{prefix}_")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or any(one in name for one in COUNTS):
@@ -96,6 +98,7 @@ def _metrics(prefix: str, read: Mapping[str, object]) -> Iterator[Result]:
         if name.endswith(("_low", "_high")) and key.rpartition("_")[0] in read:
             continue
         low, high = (_number(read.get(f"{key}_{end}")) for end in ("low", "high"))
+        counted = counts[max((start for start in counts if key.startswith(start)), key=len)] if counts else None
         yield Result(prefix, name, float(value), low, high, int(counted) if isinstance(counted, (int, float)) else None)
 
 
