@@ -124,7 +124,7 @@ def test_a_full_disk_is_said_before_anything_is_written(tiny_folder, tmp_path, m
 
 
 def test_a_failure_leaves_nothing(tiny_folder, tmp_path, monkeypatch):
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(exporting, "write_card", fail)

@@ -253,6 +253,6 @@ def test_neither_torch_nor_transformers_is_loaded() -> None:
 
 def test_a_file_that_is_no_model_is_one_line(tmp_path) -> None:
     damaged = tmp_path / "model.gguf"
-    damaged.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(16))
+    damaged.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(16))  # a whole file that holds nothing
     with pytest.raises(UserError, match="cannot load"):
         LlamaCppEngine(damaged, template="default", parallel=1, context_tokens=64)

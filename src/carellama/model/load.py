@@ -195,7 +195,7 @@ def load_model(
     if isinstance(place, Path) and is_sharded(place):
         family, source, options["state_dict"] = model_class(model, kind) or family, None, read_shards(place)
     elif isinstance(place, Path):
-        check_weights(place, allow_pickle=model.allow_pickle)
+        _check_weights_of(shown, place, allow_pickle=model.allow_pickle)
     if attention is not None:
         options["attn_implementation"] = attention
     if model.quantization_bit:
@@ -361,6 +361,14 @@ def _check_same_architecture(base: PreTrainedConfig, place: Path | str, full: Pr
             raise UserError(
                 f"the checkpoint {folder} does not belong to the base {place}: {size} is {other}, not {one}"
             )
+
+
+def _check_weights_of(given: Path | str, folder: Path, *, allow_pickle: bool) -> None:
+    """`check_weights` of a folder that may be the kept copy of a model that was given by name."""
+    try:
+        check_weights(folder, allow_pickle=allow_pickle)
+    except UserError as error:
+        raise (error if str(given) in str(error) else UserError(f"cannot load the model of {given}: {error}")) from error
 
 
 def check_weights(folder: Path, *, allow_pickle: bool) -> None:

@@ -83,7 +83,8 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
                 facts[name] = _value(file, _number(file, "I"), whole=name in arrays)
             found = [_tensor(file) for _ in range(tensors)]
             begin = padded(file.tell(), int(facts.get("general.alignment") or ALIGNMENT))
-            check_whole(path, path.stat().st_size, begin + max((end for _, _, end in found), default=0))
+            if found:  # a file of a vocabulary alone need not be filled up to where weights would begin
+                check_whole(path, path.stat().st_size, begin + max(end for _, _, end in found))
             return Header(facts, sum(size for _, size, _ in found), frozenset(name for name, _, _ in found))
     except (struct.error, KeyError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
