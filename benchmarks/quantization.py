@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,7 +25,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM
 
-from carellama.model.gguf.importance import Importance
+from carellama.model.gguf.importance import Importance, load_importance
 from carellama.model.gguf.layout import read_layout
 from carellama.model.gguf.measure import measure_importance, medical_texts
 from carellama.model.gguf.quantize import quantize
@@ -85,7 +87,7 @@ def files(source: Path, importance: Importance) -> Iterator[tuple[str, Path, dic
             yield name, target, types, one
 
 
-def measure(folder: Path, scratch: Path, peer: Peer | None) -> None:
+def measure(folder: Path, scratch: Path, peer: Path | None) -> None:
     """Print a row for each format."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     source = scratch / "source.gguf"
@@ -106,7 +108,17 @@ def measure(folder: Path, scratch: Path, peer: Peer | None) -> None:
         size = file.stat().st_size / 1e6
         print(f"| {name} | {size:.1f} | {divergence.mean():.5f} | {tail:.4f} | {same:.1%} | {types} |", flush=True)
         if peer:
-            print(peer.compare(source, file, name.split()[0], matrix), flush=True)
+            print(compared(peer, source, file, name.split()[0], matrix), flush=True)
+
+
+def compared(peer: Path, source: Path, file: Path, kind: str, importance: Importance | None) -> str:
+    """Compare with llama.cpp's own file, in a process without xllamacpp, whose library has the same names in it."""
+    words = [str(peer), str(source), str(file), kind]
+    if importance:
+        importance.save(matrix := source.with_name("imatrix.gguf"))
+        words.append(str(matrix))
+    done = subprocess.run([sys.executable, __file__, "--compare", *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr[-500:]
 
 
 class Peer:
@@ -170,14 +182,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("smollm2", "tiny"))
     parser.add_argument("--peer", type=Path)
+    parser.add_argument("--compare", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    peer = Peer(arguments.peer) if arguments.peer else None
+    if arguments.compare:
+        folder, source, ours, kind, *matrix = arguments.compare
+        importance = load_importance(Path(matrix[0])) if matrix else None
+        print(Peer(Path(folder)).compare(Path(source), Path(ours), kind, importance))
+        return
     for name in ("tiny", "smollm2"):
         if arguments.only in (None, name):
             with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
                 folder = tiny(Path(temporary) / "tiny") if name == "tiny" else Path(model_folder("smollm2-135m"))
                 print(f"\n{name}", flush=True)
-                measure(folder, Path(temporary), peer)
+                measure(folder, Path(temporary), arguments.peer)
 
 
 if __name__ == "__main__":
