@@ -368,7 +368,9 @@ def _check_weights_of(given: Path | str, folder: Path, *, allow_pickle: bool) ->
     try:
         check_weights(folder, allow_pickle=allow_pickle)
     except UserError as error:
-        raise (error if str(given) in str(error) else UserError(f"cannot load the model of {given}: {error}")) from error
+        if str(given) in str(error):
+            raise
+        raise UserError(f"cannot load the model of {given}: {error}") from error
 
 
 def check_weights(folder: Path, *, allow_pickle: bool) -> None:
