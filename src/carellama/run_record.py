@@ -27,7 +27,7 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.files import write_json
 from carellama.stages import STAGES
-from carellama.weights import Fingerprint, base_fingerprint, content_key, fingerprint, is_adapter
+from carellama.weights import Fingerprint, base_fingerprint, fingerprint, is_adapter, unpacked_name
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +179,7 @@ def weights_folder(name: str, model: ModelOptions) -> Path | None:
         return path
     packed = [path] if path.is_file() else sorted((model_home() / name).glob("*.gguf")) if name else []
     if packed:
-        place = model_home() / f"{packed[0].stem}-{content_key(packed[0])}"
+        place = model_home() / unpacked_name(packed[0])
         return place if place.is_dir() else None
     if name.count("/") != 1 or path.suffix == ".gguf":
         return None

@@ -161,11 +161,23 @@ def _tensors_of(folder: Path) -> dict[str, tuple[Path, int, dict[str, Any]]]:
     """Each tensor of a folder's safetensors: its file, where the bytes begin, and what the header says of it."""
     found: dict[str, tuple[Path, int, dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, LARGEST_HEADER)))
-        found |= {name: (path, 8 + length, about) for name, about in header.items() if name != "__metadata__"}
+        begins, header = safetensors_header(path)
+        found |= {name: (path, begins, about) for name, about in header.items() if name != "__metadata__"}
     return found
+
+
+def safetensors_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Return where the bytes of the tensors begin, and what a safetensors file says of them (its own documentation).
+
+    Raises `ValueError` for a header that is cut off, too large or no JSON.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError("its header is cut off")
+        if length > LARGEST_HEADER:
+            raise ValueError(f"its header is of {length:,} bytes")
+        return 8 + length, json.loads(file.read(length))
 
 
 def _chosen(tensors: Mapping[str, tuple[Path, int, dict[str, Any]]]) -> list[str]:
@@ -216,6 +228,11 @@ def _sample(path: Path, begins: int, about: Mapping[str, Any]) -> tuple[float, .
         raw = b"".join(b"\0\0" + raw[at : at + 2] for at in range(0, len(raw), 2))
     form = f"<{count}{'e' if about['dtype'] == 'F16' else 'f'}"
     return tuple(float(f"{number:.6g}") for number in struct.unpack(form, raw))
+
+
+def unpacked_name(path: Path) -> str:
+    """The name of the folder of the cache that a .gguf file is unpacked to."""
+    return f"{path.stem}-{content_key(path)}"
 
 
 def content_key(path: Path) -> str:

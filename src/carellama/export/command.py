@@ -38,16 +38,6 @@ from carellama.model.digests import write_digests
 from carellama.model.paths import check_model, check_output, check_space, filled_folder
 from carellama.model.quiet import QUICK_BYTES
 
-NEEDS_ANSWERS = (
-    "gguf",
-    "ollama",
-    "web",
-    "lora",
-    "lora-gguf",
-    "openvino",
-    "gptq",
-    "awq",
-)  # targets that no reward model has
 # Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
 BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
 SLOW_WEIGHTS = 50_000_000  # from here on the comparison takes long enough to be announced
@@ -87,7 +77,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     elif options.merge_weights:
         raise UserError("--merge_weights needs --merge: linear, ties, dare_linear or dare_ties")
     source = load(model, options.template, merge)
-    if source.kind == "reward" and (refused := [one for one in options.targets if one in NEEDS_ANSWERS]):
+    if source.kind == "reward" and (refused := [one for one in options.targets if one != "hf"]):
         raise UserError(
             f"--to {','.join(refused)}: this is a reward model, which gives scores and no answers; "
             "these programs read models that answer: leave --to at hf"

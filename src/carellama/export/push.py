@@ -3,7 +3,7 @@
     push(Path("output_export"), "hf:someone/llama2-7b-medical", public=False)
 
 The token is that of the environment or of an earlier login (`hf auth login`, `modelscope login`). Large files are sent
-before the commit that names them, so an upload that broke off goes on with those that the hub does not have yet.
+before the commit that names them, so an upload that broke off resumes with those that the hub does not have yet.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ WINDOW = 251  # tokens, of which the last 250 are predicted
 
 
 def windows(tokenizer: PreTrainedTokenizerBase, longest: int) -> list[list[int]]:
-    """Return the first tokens of each held-out text, cut into windows that the model takes. Each begins anew."""
+    """Return the first tokens of each held-out text, cut into windows that the model takes, each on its own."""
     found = []
     size = min(WINDOW, longest)
     for language in LANGUAGES:

@@ -23,7 +23,7 @@ from carellama.files import create_once, print_status
 from carellama.model.gguf.layout import ALIGNMENT, BY_NUMBER, check_whole, padded
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
-from carellama.weights import content_key
+from carellama.weights import unpacked_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -139,7 +139,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     Raises `UserError` for a damaged file, and for an architecture or tokenizer that cannot be converted
     faithfully.
     """
-    folder = model_home() / f"{path.stem}-{content_key(path)}"
+    folder = model_home() / unpacked_name(path)
     with create_once(folder) as making:
         if making:
             print_status(f"turning {path.name} into a model folder (once)")

@@ -10,7 +10,6 @@ tokens than its base: those are the delta's own, as the base had none. Some delt
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from carellama.errors import UserError
 from carellama.files import write_json
 from carellama.model.load import check_weights
 from carellama.model.zoo.fetch import check_whole, copy_small
+from carellama.weights import safetensors_header
 
 if TYPE_CHECKING:
     import torch
@@ -94,9 +94,7 @@ def files_of(folder: Path) -> list[Path]:
 def tensor_names(path: Path) -> list[str]:
     """The names of the tensors of a file."""
     if path.suffix == ".safetensors":
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return [name for name in header if name != "__metadata__"]
+        return [name for name in safetensors_header(path)[1] if name != "__metadata__"]
     return list(_unpickled(path))
 
 

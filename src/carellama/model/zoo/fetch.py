@@ -36,6 +36,7 @@ from carellama.errors import UserError
 from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import Hub
+from carellama.weights import safetensors_header
 
 PULLED = "pulled.json"  # where a folder comes from
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth")
@@ -176,7 +177,7 @@ def _wanted(listing: Listing, *, allow_pickle: bool) -> Iterator[RemoteFile]:
 def fetch_repository(listing: Listing, model: ModelOptions) -> Path:
     """Return a folder with the files of a listing, fetched as far as they are not here. Raises `UserError`.
 
-    Space on the disk is looked at before anything comes; what has come before a break is gone on with. Every shard that
+    Space on the disk is looked at before anything comes; a download that broke off is resumed. Every shard that
     an index names, and every byte that a safetensors file announces, is there.
     """
     if listing.hub == "modelscope":
@@ -275,16 +276,12 @@ def check_safetensors(path: Path) -> None:
     """Raise `UserError` for a safetensors file that is shorter, or longer, than its header says."""
     size = path.stat().st_size
     try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > size:
-                raise ValueError("its header is cut off")
-            header = json.loads(file.read(length))
+        begins, header = safetensors_header(path)
         ends = max((one["data_offsets"][1] for name, one in header.items() if name != "__metadata__"), default=0)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}): fetch it again") from error
-    if 8 + length + ends != size:
-        raise UserError(f"{path} has {size:,} bytes, and its header tells of {8 + length + ends:,}: fetch it again")
+    if begins + ends != size:
+        raise UserError(f"{path} has {size:,} bytes, and its header tells of {begins + ends:,}: fetch it again")
 
 
 @contextmanager
