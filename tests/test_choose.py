@@ -15,7 +15,7 @@ from carellama.engine import load as module
 from carellama.engine.load import choose
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.model.gguf.write import NotConvertible
+from carellama.model.gguf.converter import NotConvertible
 from carellama.model.paths import check_model
 from carellama.model.zoo import pull
 

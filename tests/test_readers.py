@@ -25,6 +25,7 @@ from carellama.config.engine import EngineOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
+from carellama.model.gguf.converter import NotConvertible, run_converter
 from carellama.model.gguf.read import read_header
 from carellama.records import Message
 from hub_bases import BASES
@@ -75,7 +76,7 @@ def gguf_files(written: dict[str, Written], tmp_path_factory: pytest.TempPathFac
             model, _, kind = name.rpartition(" ")
             safe = stack.enter_context(to_gguf._without_code(written[model].folder, pickles=False))
             words.append([str(safe), "--outfile", str(file), "--outtype", kind])
-        to_gguf.run_converter(CONVERT_ALL, [json.dumps(words)], "the models of this test")
+        run_converter(CONVERT_ALL, [json.dumps(words)], "the models of this test")
     return files
 
 
@@ -197,7 +198,7 @@ def test_llama_cpp_reads_every_family(written: dict[str, Written], gguf_files: d
 
 def test_added_tokens_that_llama_cpp_would_put_spaces_behind_are_refused(written: dict[str, Written]) -> None:
     """The .gguf of a Mistral with new terms gave other ids than the training had."""
-    refused = pytest.raises(to_gguf.NotConvertible, match=r"space behind each of its 3 added tokens.*--engine")
+    refused = pytest.raises(NotConvertible, match=r"space behind each of its 3 added tokens.*--engine")
     with refused, to_gguf._without_code(written["mistral added"].folder, pickles=False):
         pass
 

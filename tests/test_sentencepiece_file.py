@@ -10,8 +10,9 @@ import pytest
 from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
+from carellama.model.gguf.converter import NotConvertible
 from carellama.model.gguf.read import Header
-from carellama.model.gguf.write import NotConvertible, _without_code
+from carellama.model.gguf.write import _without_code
 from carellama.model.readers import make_readable, readable_config
 from carellama.model.sentencepiece_file import PROBE, llamacpp_reason, space_before
 from hub_bases import write_base

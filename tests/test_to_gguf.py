@@ -13,8 +13,9 @@ from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
+from carellama.model.gguf.converter import ConverterRefuses, NotConvertible
 from carellama.model.gguf.tensor_types import FILE_TYPES
-from carellama.model.gguf.write import NotConvertible, convert_folder, gguf_of, lora_gguf_of
+from carellama.model.gguf.write import gguf_of, lora_gguf_of
 from carellama.records import Message
 
 ASKED = [
@@ -77,7 +78,7 @@ def test_what_was_refused_is_not_tried_again(cache: Path, tiny_folder: Path, mon
 
     def convert(*args: object, **kwargs: object) -> None:
         asked.append(args)
-        raise to_gguf.ConverterRefuses("no such architecture")
+        raise ConverterRefuses("no such architecture")
 
     monkeypatch.setattr(to_gguf, "_convert", convert)
     for _ in range(2):
@@ -170,11 +171,3 @@ def test_answers_are_those_of_transformers(cache: Path, adapted) -> None:
     finally:
         engine.close()
     assert answers[""] != answers["ours"]
-
-
-@pytest.mark.slow
-def test_an_unknown_way_of_splitting_words_is_named(tiny_folder: Path, tmp_path: Path) -> None:
-    """By the hash under which llama.cpp's converter would know it; nothing is written."""
-    with pytest.raises(NotConvertible, match=r"chkhsh [0-9a-f]{64}.*--engine transformers") as error:
-        convert_folder(tiny_folder, tmp_path / "made" / "model.gguf", "q4_0")
-    assert "\n" not in str(error.value) and not list((tmp_path / "made").iterdir())

@@ -55,6 +55,10 @@ class ExportOptions(Options):
         "imatrix (.gguf).",
         "auto",
     )
+    gguf_pre: str | None = option(
+        "gguf: llama.cpp's pre-tokenizer, for a tokenizer that its converter does not know; refused where ids differ.",
+        None,
+    )
     context_tokens: int = option("ollama, web: tokens of prompt and answer together.", 2048, at_least=256)
     system: str = option("ollama, web: what stands before every conversation.", "", empty=True)
     language: Literal["zh", "en"] = option("web: language of the page where the browser asks for neither.", "zh")
@@ -119,6 +123,8 @@ class ExportOptions(Options):
             if not given:
                 raise UserError(f"--{name} names nothing; known: {', '.join(known)}")
             check_names(name, given, known, "word")
+        if self.gguf_pre and not self.writes_gguf and "lora-gguf" not in self.targets:
+            raise UserError(f"--gguf_pre {self.gguf_pre} is for --to gguf, lora-gguf, ollama and web, not {self.to}")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,11 @@ class EngineOptions(Options):
     gguf_type: Literal["f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"] = option(
         "llamacpp, openvino: number format that a model folder is converted to, from large to small.", "f16"
     )
+    gguf_pre: str | None = option(
+        "llamacpp, openvino: llama.cpp's pre-tokenizer of a model folder, for a tokenizer that its converter does not "
+        "know; refused where ids differ.",
+        None,
+    )
     gpu_layers: int | None = option("llamacpp: layers on the GPU; default: all that fit.", None, at_least=0)
     endpoint: str | None = option(
         "openai: address(es) of OpenAI-compatible servers, comma separated.", None, commas=True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from carellama.engine.base import Engine
 from carellama.errors import UserError, import_object, install
 from carellama.files import print_status
-from carellama.model.gguf.write import NotConvertible
+from carellama.model.gguf.converter import NotConvertible
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
 from carellama.run_record import as_trained

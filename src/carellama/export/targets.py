@@ -101,7 +101,11 @@ def _write_gguf(context: ExportContext, kind: str, place: Path) -> Form:
     from carellama.model.gguf.write import convert_folder
 
     file, folder = place / f"{context.name}.{kind}.gguf", context.merged
-    types = convert_folder(folder, file, kind, importance=None if kind in WITHOUT_IMPORTANCE else context.importance)
+    importance, pre = None if kind in WITHOUT_IMPORTANCE else context.importance, context.options.gguf_pre
+    types = convert_folder(folder, file, kind, importance=importance, pre=pre)
+    if pre:
+        note = f"GGUF: words are split by llama.cpp's pre-tokenizer {pre} (--gguf_pre), with the ids of the tokenizer"
+        context.notes += [note] if note not in context.notes else []
     return Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types)
 
 
@@ -176,7 +180,7 @@ def _lora_gguf(context: ExportContext) -> list[Form]:
     written = lora_gguf_of(model, Path(model.checkpoints[0]))
     file, base = context.folder / f"{context.name}-lora.gguf", context.scratch / "base.f16.gguf"
     shutil.copyfile(written, file)
-    convert_folder(base_folder(model), base, "f16", pickles=model.allow_pickle)
+    convert_folder(base_folder(model), base, "f16", pickles=model.allow_pickle, pre=context.options.gguf_pre)
     job = {"file": str(base), "adapter": str(file), "template": context.source.template.jinja}
     return [Form("lora-gguf", file.name, GGUF_READER, job)]
 

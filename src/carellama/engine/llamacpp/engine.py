@@ -82,7 +82,7 @@ def load(
     from carellama.model.gguf.write import gguf_of, lora_gguf_of
 
     import_xllamacpp()  # before a folder is converted in vain
-    path = gguf_of(model, arguments.gguf_type)
+    path = gguf_of(model, arguments.gguf_type, arguments.gguf_pre)
     adapters = {name: lora_gguf_of(model, Path(folder)) for name, folder in arguments.adapter_folders.items()}
     return LlamaCppEngine(
         path,

@@ -260,7 +260,7 @@ def _model_path(model: ModelOptions, arguments: EngineOptions) -> Path:
         return folder
     from carellama.model.gguf.write import gguf_of
 
-    return gguf_of(model, arguments.gguf_type)
+    return gguf_of(model, arguments.gguf_type, arguments.gguf_pre)
 
 
 def _context_of(folder: Path) -> int:

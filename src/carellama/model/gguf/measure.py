@@ -25,8 +25,8 @@ from torch.overrides import TorchFunctionMode
 
 from carellama.errors import UserError
 from carellama.files import write_json
+from carellama.model.gguf.converter import run_converter
 from carellama.model.gguf.importance import CHUNK_TOKENS, Importance
-from carellama.model.gguf.write import run_converter
 from carellama.model.readers import CONFIG, readable_config
 from carellama.package_data import package_folder
 

