@@ -38,6 +38,7 @@ class Repository:
     commit: str = "a" * 40
     gated: bool = False
     private: bool = False
+    licence: str = ""  # that it was made with
     breaks: dict[str, int] = field(default_factory=dict)
 
 
@@ -51,6 +52,7 @@ class Hub:
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     stored: dict[str, bytes] = field(default_factory=dict)  # uploaded large files by SHA-256
     broken_uploads: int = 0  # how many of the next ones break off
+    longest_list: int = 3000  # entries of one list of ModelScope's models
 
     def add(self, repo: str, folder: Path, **options: Any) -> Repository:
         """Put the files of a folder under an id."""
@@ -109,6 +111,8 @@ class Handler(Uploads, BaseHTTPRequestHandler):
         if path.startswith("storage/"):
             _, owner, name, file = path.split("/", 3)
             return self._bytes(f"{owner}/{name}", file)
+        if path.startswith("openapi/v1/models/"):
+            return self._about(path.removeprefix("openapi/v1/models/"))
         if path.startswith("api/v1/models/"):
             return self._modelscope(path.removeprefix("api/v1/models/"), query)
         if path.startswith("api/models/"):
@@ -182,19 +186,44 @@ class Handler(Uploads, BaseHTTPRequestHandler):
 
     def _modelscope(self, path: str, query: dict[str, str]) -> None:
         owner, name, *rest = path.split("/")
+        if not rest and "FilePath" not in query:
+            return self._about(path)
         found = self.hub.repositories.get(f"{owner}/{name}")
         if found is None:
             about = {"Code": 10010205001, "Message": "record not found", "Success": False}
             return self._json(about, status=404)
         if rest == ["repo", "files"]:
-            files = [
-                {"Name": Path(file).name, "Path": file, "Type": "blob", "Size": len(body), "Sha256": _sha256(body)}
-                for file, body in sorted(found.files.items())
-            ]
-            return self._json({"Code": 200, "Data": {"Files": files}, "Message": "success", "Success": True})
+            files = self._modelscope_entries(found, query.get("Root", ""), deep=query.get("Recursive") == "True")
+            listed = {"Files": files[: self.hub.longest_list]}  # the rest is cut off, as by the real one
+            return self._json({"Code": 200, "Data": listed, "Message": "success", "Success": True})
         if query.get("FilePath") not in found.files:
             return self._json({"Code": 10010205001, "Message": "file not found", "Success": False}, status=404)
         return self._bytes(f"{owner}/{name}", query["FilePath"])
+
+    def _about(self, repo: str) -> None:
+        """What ModelScope says of a repository."""
+        found = self.hub.repositories.get(repo)
+        if found is None:
+            about = {"Code": 10010205001, "Message": "record not found", "Success": False, "success": False}
+            return self._json(about, status=404)
+        owner, name = repo.split("/")
+        facts = {"id": repo, "owner": owner, "name": name, "private": found.private}
+        return self._json({"Code": 200, "Data": facts, "data": facts, "Success": True, "success": True})
+
+    def _modelscope_entries(self, found: Repository, folder: str, *, deep: bool) -> list[dict[str, Any]]:
+        """The files and folders of a folder, with those below it where `deep`."""
+        entries: dict[str, dict[str, Any]] = {}
+        for file, body in sorted(found.files.items()):
+            if folder and not file.startswith(f"{folder}/"):
+                continue
+            rest = file.removeprefix(f"{folder}/" if folder else "").split("/")
+            for depth in range(1, len(rest) if deep else min(len(rest), 2)):
+                place = "/".join([*([folder] if folder else []), *rest[:depth]])
+                entries[place] = {"Name": rest[depth - 1], "Path": place, "Type": "tree"}
+            if deep or len(rest) == 1:
+                about = {"Name": rest[-1], "Path": file, "Type": "blob", "Size": len(body), "Sha256": _sha256(body)}
+                entries[file] = about
+        return list(entries.values())
 
     def _bytes(self, repo: str, name: str) -> None:
         """A file of the storage, whole or from where a range begins; it breaks off where that was asked for."""

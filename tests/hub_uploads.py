@@ -1,4 +1,5 @@
-"""The routes of a hub that take uploads, for tests/hub_double.py (huggingface_hub/hf_api.py, _commit_api.py, lfs.py).
+"""The routes of a hub that take uploads, for tests/hub_double.py (huggingface_hub/hf_api.py, _commit_api.py, lfs.py;
+modelscope_hub/_legacy_api.py).
 
 A repository is made, asked which files go to the storage (preupload), the storage is asked which it lacks (LFS batch),
 gets these (PUT), and a commit names all. A token that may only read is refused with 403, none with 401.
@@ -30,6 +31,8 @@ class Uploads:
         if not self._may_write():
             return None
         parts = self.path.split("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "v1"]:
+            return self._to_modelscope(parts[2:], json.loads(body))
         if parts == ["api", "repos", "create"]:
             return self._create(json.loads(body))
         if parts[:2] == ["api", "models"] and parts[4] == "preupload":
@@ -68,6 +71,27 @@ class Uploads:
         private = bool(asked.get("private")) or asked.get("visibility") == "private"
         self.hub.create(repo, private=private)
         return self._json({"url": f"{self.hub.url}/{repo}", "name": repo})
+
+    def _to_modelscope(self, parts: list[str], asked: dict[str, Any]) -> None:
+        """ModelScope: a repository is made, the storage is asked which files it lacks, a commit names all."""
+        if parts == ["models"]:
+            repo = f"{asked['Path']}/{asked['Name']}"
+            if repo in self.hub.repositories:
+                return self._json({"Code": 10020101001, "Message": "already exists", "Success": False}, status=409)
+            self.hub.create(repo, private=asked["Visibility"] == 1, licence=asked["License"])
+            return self._json({"Code": 200, "Data": {"Id": 1}, "Success": True})
+        if parts[-1] == "batch":
+            objects = [
+                {"oid": one["oid"], "size": one["size"]}
+                | ({} if one["oid"] in self.hub.stored else {"actions": {"upload": {"href": self._place(one["oid"])}}})
+                for one in asked["objects"]
+            ]
+            return self._json({"Code": 200, "Data": {"objects": objects}, "Success": True})
+        found = self.hub.repositories["/".join(parts[2:4])]
+        for one in asked["actions"]:
+            large = one["type"] == "lfs"
+            found.files[one["path"]] = self.hub.stored[one["sha256"]] if large else base64.b64decode(one["content"])
+        return self._json({"Code": 200, "Data": {"oid": found.commit}, "Success": True})
 
     def _preupload(self, asked: dict[str, Any]) -> None:
         files = [

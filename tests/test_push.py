@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import carellama
 from carellama.errors import UserError
 from carellama.export.push import listing, parse_place
 from hub_double import TOKEN, Hub, hub_double
 from hub_uploads import READER
+from reader_environments import environment
 
 PUSH = """
 import sys
@@ -93,6 +95,50 @@ def test_what_the_hub_refuses_is_one_line(export, tmp_path, token, says) -> None
         done = push(hub, tmp_path, export, token=token)
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("refused: --push_to hf:ward/model: ") and says in last and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def modelscope_client() -> Path:
+    """The Python of an environment with ModelScope's own package."""
+    return environment("modelscope")
+
+
+def push_to_modelscope(hub: Hub, tmp_path: Path, python: Path, folder: Path, public: str = "", token: str = TOKEN):
+    own = {"PYTHONPATH": str(Path(carellama.__file__).parents[1]), "MODELSCOPE_HOME": str(tmp_path / "ms")}
+    own |= {"MODELSCOPE_CACHE": str(tmp_path / "ms-cache"), "HF_TOKEN": "hf_secret", "MODELSCOPE_API_TOKEN": token}
+    command = [str(python), "-c", PUSH, str(folder), "modelscope:ward/model", public]
+    return subprocess.run(command, env=hub.environment(tmp_path) | own, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_modelscopes_own_client_uploads_an_export(export, tmp_path, modelscope_client) -> None:
+    before = {path: path.read_bytes() for path in export.rglob("*") if path.is_file()}
+    with hub_double() as hub:
+        done = push_to_modelscope(hub, tmp_path, modelscope_client, export)
+        assert done.returncode == 0, done.stderr
+        made = hub.repositories["ward/model"]
+        assert made.private and made.licence == "mit"
+        sent = {path.relative_to(export).as_posix(): body for path, body in before.items() if path.name != ".lock"}
+        assert made.files == sent
+        assert "to modelscope:ward/model (private): 5 files" in done.stderr
+        assert f"{hub.url}/models/ward/model" in done.stdout
+        stored = len(hub.stored)
+        assert stored and push_to_modelscope(hub, tmp_path, modelscope_client, export).returncode == 0
+        assert len(hub.stored) == stored
+    assert {path: path.read_bytes() for path in export.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_what_modelscope_refuses_is_one_line(export, tmp_path, modelscope_client) -> None:
+    with hub_double() as hub:
+        reading = push_to_modelscope(hub, tmp_path, modelscope_client, export, token=READER)
+        assert hub.repositories == {}
+        hub.create("ward/model", private=False)
+        there = push_to_modelscope(hub, tmp_path, modelscope_client, export)
+        assert hub.repositories["ward/model"].files == {}
+    for done, says in ((reading, "this token may not write"), (there, "is public: give --push_public true")):
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("refused: ") and says in last
 
 
 @pytest.mark.parametrize("text", ["ward/model", "hf:model", "github:ward/model", "hf:ward/model/x", ""])

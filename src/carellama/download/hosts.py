@@ -29,6 +29,7 @@ from carellama.download.http import (
     get_json,
     sha256_of,
 )
+from carellama.download.modelscope import ListingRefused, list_files
 
 HostKind = Literal["huggingface", "modelscope", "github", "google-drive", "url", "manual"]
 BASE_URLS = {
@@ -41,7 +42,6 @@ BASE_URLS = {
     "google-drive-page": "https://drive.google.com/file/d/{repo}/view",
 }
 NON_DATA_FILES = ("README*", ".*", "*.py", "*/.*", "dataset_infos.json")  # left where a host names no files
-LISTING_PAGE_SIZE = 100  # files in one answer of ModelScope
 
 
 @dataclass(frozen=True)
@@ -154,28 +154,19 @@ def _is_gated(host: Host) -> str:
 
 def _list_modelscope(host: Host, _token: str | None) -> tuple[str, list[RemoteFile]]:
     revision = "master" if host.revision == "main" else host.revision
-    files: dict[str, dict[str, object]] = {}
-    page = 1
-    while True:
-        asked = {"Revision": revision, "Recursive": "True", "PageNumber": str(page), "PageSize": str(LISTING_PAGE_SIZE)}
-        answer = get_json(BASE_URLS["modelscope-tree"].format(repo=host.repo), asked)
-        data = answer.get("Data") if isinstance(answer, dict) else None
-        if not isinstance(data, dict) or not isinstance(data.get("Files"), list):
-            raise DownloadError(f"{web_page_of(host)} does not list its files")
-        new = {file["Path"]: file for file in data["Files"] if file["Path"] not in files}
-        files |= new
-        if len(data["Files"]) < LISTING_PAGE_SIZE or not new:
-            break
-        page += 1
-    names = [name for name, file in files.items() if file.get("Type") != "tree"]
+    url = BASE_URLS["modelscope-tree"].format(repo=host.repo)
+    try:
+        files = {file.path: file for file in list_files(url, revision, paged=True)}
+    except ListingRefused as error:
+        raise DownloadError(f"{web_page_of(host)} does not list its files (answer {error.status})") from error
     return revision, [
         RemoteFile(
             name,
             BASE_URLS["modelscope"].format(repo=host.repo, revision=revision, path=quote(name, safe="")),
-            int(str(files[name]["Size"])) if files[name].get("Size") else None,
-            str(files[name].get("Sha256") or ""),
+            files[name].size or None,
+            files[name].sha256,
         )
-        for name in select_files(names, host)
+        for name in select_files(list(files), host)
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ PLACE = re.compile(r"(hf|modelscope):([\w.-]+/[\w.-]+)")
 Hub = Literal["hf", "modelscope"]
 SITES = {"hf": "the Hugging Face hub", "modelscope": "ModelScope"}
 LOGINS = {"hf": "`hf auth login`, or set HF_TOKEN", "modelscope": "`modelscope login`, or set MODELSCOPE_API_TOKEN"}
+LICENCE = re.compile(r"^(license|license_name): *['\"]?([\w.+-]+)", re.MULTILINE)  # in the head of a card
 LEFT_OUT = (".*", "*.tmp")  # locks and what another program has begun
 
 
@@ -82,9 +83,7 @@ def _to_hf(folder: Path, repo: str, *, public: bool, token: str | None) -> str:
     disable_progress_bars()
     made = api.create_repo(repo, private=not public, exist_ok=True)
     if not public and api.model_info(repo).private is False:
-        raise UserError(
-            f"hf:{repo} is there already and is public: give --push_public true to upload to it, or another name"
-        )
+        raise UserError(_is_there(f"hf:{repo}"))
     names = [name for name, _ in listing(folder)]
     api.upload_folder(
         repo_id=repo, folder_path=folder, allow_patterns=[_literal(name) for name in names],
@@ -94,16 +93,39 @@ def _to_hf(folder: Path, repo: str, *, public: bool, token: str | None) -> str:
 
 
 def _to_modelscope(folder: Path, repo: str, *, public: bool, token: str | None) -> str:
-    api = need("modelscope.hub.api", extra="hub", why="uploading to ModelScope (pip install modelscope)").HubApi()
-    if token:
-        api.login(token)
-    if not api.repo_exists(repo, repo_type="model"):
-        api.create_repo(repo, repo_type="model", visibility="public" if public else "private")
+    """Upload by ModelScope's own package and with a token of its own: `token` is that of Hugging Face."""
+    del token
+    why = "uploading to ModelScope (pip install 'modelscope>=1.40')"
+    api = need("modelscope.hub.api", extra="hub", why=why).HubApi()
+    if api.repo_exists(repo, repo_type="model", re_raise=True):
+        if not public and _is_public(api.get_model(repo)):
+            raise UserError(_is_there(f"modelscope:{repo}"))
+    else:
+        visibility = "public" if public else "private"
+        api.create_repo(repo, repo_type="model", visibility=visibility, license=_card_licence(folder))
     api.upload_folder(
-        repo_id=repo, folder_path=str(folder), repo_type="model", ignore_patterns=list(LEFT_OUT),
+        repo_id=repo, folder_path=str(folder), repo_type="model", use_cache=False, disable_tqdm=True,
+        allow_patterns=[_literal(name) for name, _ in listing(folder)],
         commit_message="Upload an export of CareLlama",
     )  # fmt: skip
-    return f"https://modelscope.cn/models/{repo}"
+    return f"{api.endpoint}/models/{repo}"
+
+
+def _is_public(about: Mapping[str, object]) -> bool:
+    """Whether what ModelScope says of a repository is that everybody may read it (1: private, 3: internal)."""
+    return next((about[key] not in (1, 3) for key in ("Visibility", "visibility") if about.get(key)), True)
+
+
+def _is_there(place: str) -> str:
+    return f"{place} is there already and is public: give --push_public true to upload to it, or another name"
+
+
+def _card_licence(folder: Path) -> str:
+    """The licence that the head of the card states. Without one ModelScope's package would write Apache-2.0."""
+    card = folder / "README.md"
+    head = card.read_text(encoding="utf-8").split("---")[1:2] if card.is_file() else []
+    found = dict(LICENCE.findall(head[0])) if head else {}
+    return str(found.get("license_name") or found.get("license") or "other")
 
 
 def _literal(name: str) -> str:
@@ -119,12 +141,12 @@ def _in_one_line(place: Place, folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # each library has errors of its own; the reason goes to the user
-        status = getattr(getattr(error, "response", None), "status_code", None)
+        status = getattr(getattr(error, "response", None) or error, "status_code", None)  # ModelScope's: of the error
         raise UserError(f"--push_to {place}: {_reason(place, folder, status, error)}") from error
 
 
 def _reason(place: Place, folder: Path, status: int | None, error: Exception) -> str:
-    if status == 401 or type(error).__name__ in ("LocalTokenNotFoundError", "NotLoginException"):
+    if status == 401 or type(error).__name__ in ("LocalTokenNotFoundError", "NotLoginException", "AuthenticationError"):
         return f"{SITES[place.hub]} does not know who you are: {LOGINS[place.hub]} with a token that may write"
     if status == 403:
         return f"this token may not write to {place.repo}: take one with the permission to write, or another name"

@@ -29,9 +29,9 @@ from carellama.download.http import (
     HostUnreachable,
     RemoteFile,
     check_free_space,
-    check_reachable,
     download,
 )
+from carellama.download.modelscope import ListingRefused, list_files
 from carellama.errors import UserError
 from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.digests import write_digests
@@ -124,26 +124,21 @@ def _list_fetched(repo: str, revision: str, model: ModelOptions) -> Listing:
 
 
 def _list_modelscope(repo: str, revision: str) -> Listing:
-    """The files by the route that ModelScope's own client asks (modelscope/hub/api.py, get_model_files)."""
+    """The files by the route that ModelScope's own client asks."""
     address = f"{modelscope_endpoint()}/api/v1/models/{repo}/repo"
     with hub_errors(repo, "modelscope"):
-        response = check_reachable(f"{address}/files", "GET", {"Revision": revision, "Recursive": "True"})
         try:
-            answer = response.json()
-        except ValueError:
-            answer = {}
-        data = answer.get("Data") if isinstance(answer, dict) else None
-        if response.status_code != 200 or not isinstance(data, dict) or not isinstance(data.get("Files"), list):
-            raise DownloadError(_modelscope_refusal(repo, response.status_code, answer))
+            found = list_files(f"{address}/files", revision, paged=False)
+        except ListingRefused as error:
+            raise DownloadError(_modelscope_refusal(repo, error.status, error.answer)) from error
     files = [
         RemoteFile(
-            one["Path"],
-            f"{address}?Revision={quote(revision)}&FilePath={quote(one['Path'], safe='')}",
-            int(one["Size"]) if one.get("Size") is not None else None,
-            str(one.get("Sha256") or ""),
+            one.path,
+            f"{address}?Revision={quote(revision)}&FilePath={quote(one.path, safe='')}",
+            one.size,
+            one.sha256,
         )
-        for one in data["Files"]
-        if one.get("Type") != "tree"
+        for one in found
     ]
     return Listing(repo, "modelscope", revision, tuple(files))
 
