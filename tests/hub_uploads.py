@@ -11,16 +11,13 @@ import base64
 import json
 from typing import Any
 
+from hub_answers import LARGE, Answers
+
 READER = "hf_reader"  # a token that may not write
 
 
-class Uploads:
+class Uploads(Answers):
     """What a handler of the double does with POST and PUT."""
-
-    hub: Any
-    path: str
-    headers: Any
-    rfile: Any
 
     def do_POST(self) -> None:
         """Answer by the route."""
@@ -98,7 +95,7 @@ class Uploads:
             {
                 "path": one["path"],
                 "shouldIgnore": False,
-                "uploadMode": "lfs" if self.is_large(one["path"]) else "regular",
+                "uploadMode": "lfs" if one["path"].endswith(LARGE) else "regular",
             }
             for one in asked["files"]
         ]
@@ -130,19 +127,3 @@ class Uploads:
         self._json(
             {"commitUrl": f"{self.hub.url}/{repo}/commit/{found.commit}", "commitOid": found.commit, "success": True}
         )
-
-    def is_large(self, name: str) -> bool:
-        """Whether a file goes to the storage."""
-        raise NotImplementedError
-
-    def _json(self, value: object, status: int = 200) -> None:
-        raise NotImplementedError
-
-    def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        raise NotImplementedError
-
-    def _send(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
-        raise NotImplementedError
-
-    def _repository(self, repo: str, rest: str) -> Any:
-        raise NotImplementedError

@@ -15,7 +15,8 @@ from carellama.download import modelscope
 from carellama.download.hosts import Host, list_host_files
 from carellama.download.http import DownloadError
 from carellama.download.modelscope import PAGE_SIZE, list_files
-from hub_double import Hub, hub_double
+from hub_answers import Hub
+from hub_double import hub_double
 
 FILES = [f"part/{number:04}.jsonl" for number in range(2 * PAGE_SIZE + 7)]
 

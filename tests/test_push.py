@@ -11,7 +11,8 @@ import pytest
 import carellama
 from carellama.errors import UserError
 from carellama.export.push import listing, parse_place
-from hub_double import TOKEN, Hub, hub_double
+from hub_answers import Hub
+from hub_double import TOKEN, hub_double
 from hub_uploads import READER
 from reader_environments import environment
 

@@ -29,7 +29,8 @@ from carellama.model.zoo.pull import to_safetensors, with_named_weights
 from carellama.model.zoo.resolve import EMBEDDED
 from carellama.model.zoo.show import list_models, show
 from conftest import make_model, make_tokenizer
-from hub_double import Hub, Repository, hub_double
+from hub_answers import Hub, Repository
+from hub_double import hub_double
 from test_adapter import logits, trained
 
 RELEASED = ("CareLlama2-7b-chat-sft-multi", "CareLlama2-7b-chat-sft-med", "CareLlama1-7b-merge")

@@ -29,7 +29,8 @@ from carellama.model.zoo.fetch import check_safetensors, fetch_repository, list_
 from carellama.model.zoo.pull import with_named_weights
 from carellama.weights import base_fingerprint
 from conftest import make_model
-from hub_double import TOKEN, Hub, Repository, hub_double
+from hub_answers import Hub, Repository
+from hub_double import TOKEN, hub_double
 from test_adapter import logits, trained
 
 OWN = [  # entries of the tests
