@@ -11,6 +11,8 @@ import os
 import re
 import signal
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -58,6 +60,28 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(self, address)  # type: ignore[arg-type]
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+class ForkingPython:
+    """Stands for `sys` where a module starts Python: what it starts are forks of one that has loaded its imports."""
+
+    def __getattr__(self, name: str) -> object:
+        return preloaded.python() if name == "executable" else getattr(sys, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter((preloaded.python(), "-P"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _programs_are_forks() -> Iterator[None]:
+    """llama.cpp's converter, and what reads an export back, would each take seconds to import torch."""
+    from carellama.export.parity import readers
+    from carellama.model.gguf import write
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "sys", ForkingPython())
+        patch.setattr(readers, "OWN_PYTHON", ForkingPython())
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Exports for tests: the programs that read them back are forks of a Python that has loaded what they import."""
+"""Exports for tests, compared on one window of text in each language; the programs that read them back are forks."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 
-import preloaded
 from carellama.config.commands import ExportOptions
 from carellama.config.model import ModelOptions
 from carellama.export.command import export_model
-from carellama.export.parity import readers
+from carellama.export.parity import texts
 from carellama.export.parity.table import ParityTable
 
+ONE_WINDOW = 250  # tokens of a language, in place of 1,000
 
-def export(model: ModelOptions, template: str | None, target: Path, **changes: Any) -> ParityTable:
-    """Export a model; unless told otherwise, without the answers of triage cases."""
+
+def export(
+    model: ModelOptions, template: str | None, target: Path, *, tokens: int = ONE_WINDOW, **changes: Any
+) -> ParityTable:
+    """Export a model; unless told otherwise, without the answers of triage cases. `tokens`: compared, of a language."""
     options = ExportOptions(str(target), template=template, **{"safety_parity": False} | changes)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "OWN_PYTHON", (preloaded.python(),))
+        patch.setattr(texts, "TOKENS_OF_LANGUAGE", tokens)
         return export_model(model, options)

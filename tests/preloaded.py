@@ -7,6 +7,8 @@ folder, environment, the three streams, exit code, and SIGINT and SIGTERM are th
 is: a fork of a server that starts at the first call, or that the tests' processes share where they are several, and
 ends with the process that started it. SIGKILL ends the fork a moment later.
 
+`-P FILE` and `-P -c CODE`, as an export starts programs, are forks too, but for those of `ITS_OWN`.
+
 It does not show what the imports of a command do: tests of these, of what is set before a library is loaded, and the
 commands of 2023 use `sys.executable`; tests/test_preloaded.py imports the module of each command before all others.
 """
@@ -46,11 +48,15 @@ carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluat
 carellama.consultation.files carellama.safety.check carellama.train.trainer
 """.split()
 FOLDER = "CARELLAMA_PRELOADED"  # the variable with the folder of the server that several processes share
+# Programs after -P that are no forks: one limits the memory of its process, one serves a library that has threads.
+ITS_OWN = ("carellama.data.documents.uploaded", "openvino/worker.py")
 # What stands for Python. It imports little: a start takes hundredths of a second.
 CLIENT = """#!{python} -IS
 import array, json, os, signal, socket, struct, sys
 words = sys.argv[1:]
-if not words or words[0] not in ("-m", "-c") and not words[0].endswith(".py"):
+first = (words[words[:1] == ["-P"]:] or [""])[0]
+its_own = words[:1] == ["-P"] and any(one in word for one in {its_own!r} for word in words[1:3])
+if its_own or first not in ("-m", "-c") and not first.endswith(".py"):
     os.execv({python!r}, [{python!r}, *words])
 waiting = {{signal.SIGINT, signal.SIGTERM}}
 signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
@@ -86,7 +92,7 @@ def start() -> str:
     """Start a server; return its folder. It ends with this process."""
     folder = Path(tempfile.mkdtemp(prefix="preloaded-"))
     program, address = folder / "python", str(folder / "socket")
-    program.write_text(CLIENT.format(python=sys.executable, address=address), encoding="utf-8")
+    program.write_text(CLIENT.format(python=sys.executable, address=address, its_own=ITS_OWN), encoding="utf-8")
     (folder / "carellama").write_text(f'#!/bin/sh\nexec {program} -m carellama "$@"\n', encoding="utf-8")
     for one in (program, folder / "carellama"):
         one.chmod(0o755)
@@ -223,17 +229,22 @@ def run(words: list[str]) -> None:
     random.seed()
     numpy.random.seed()
     sys.path[1:1] = [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+    alone = words[0] == "-P"
+    if alone:
+        words = words[1:]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "gguf"]:
+            del sys.modules[name]  # llama.cpp's converter has one of its own
     if words[0] == "-m":
         sys.argv = words[1:]
         sys.path[0] = str(Path.cwd())
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)
     elif words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
-        sys.path[0] = str(Path.cwd())
+        sys.path[:1] = [] if alone else [str(Path.cwd())]
         exec(words[1], {"__name__": "__main__"})
     else:
         sys.argv = words
-        sys.path[0] = str(Path(words[0]).resolve().parent)
+        sys.path[:1] = [] if alone else [str(Path(words[0]).resolve().parent)]
         runpy.run_path(str(Path.cwd() / words[0]), run_name="__main__")  # Python makes `__file__` absolute, too
 
 

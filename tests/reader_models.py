@@ -40,6 +40,7 @@ GOLDEN = (
 MESSAGES = [{"role": "user", "content": "发烧三天了怎么办？ What helps?"}]
 IDS = [5, 6, 7, 8, 9, 10, 11, 12] * 10  # longer than the window of the sliding layers
 TOKENS = 6  # of an answer
+FEW = 20  # of each language that an export compares by itself, before the strangers do
 TERMS = ("糖尿病", "高血压", "胰岛素")
 SMOLLM2_KNOWS = ("llama3", "qwen3", "bloom", "gpt2")  # families that can have its tokenizer
 
@@ -136,7 +137,7 @@ def write_all(root: Path) -> dict[str, Written]:
     found: dict[str, Written] = {}
 
     def exported(name: str, source: ModelOptions, **options: Any) -> None:
-        export(source, None, root / "exports" / name)
+        export(source, None, root / "exports" / name, tokens=FEW)
         found[name] = Written(root / "exports" / name, source, **options)
 
     for name, base in bases.items():

@@ -54,7 +54,7 @@ def exported(source: ModelOptions, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "safety_cases", lambda: safety_cases()[:FEW])
         options = {"to": "hf,gguf,lora-gguf,ollama", "gguf_type": "f16,q4_K_M", "safety_parity": True}
-        yield export(source, None, target, **options), target
+        yield export(source, None, target, tokens=TOKENS_OF_LANGUAGE, **options), target
 
 
 @pytest.mark.slow
