@@ -28,7 +28,7 @@ terms:  # before anything is installed
 	@test -n "$(ACCEPT)" -o -d "$(MODELS)/gemma3-270m" || { echo "error: gemma3-270m comes under terms of its own: read https://ai.google.dev/gemma/terms, and if you accept them run make demo-zh ACCEPT=1" >&2; exit 2; }
 
 test: $(READY)  ## run the tests; print which share of the package's lines they run
-	$(PYTHON) -m slipcover --source src/carellama --silent -m pytest -n 2 --dist worksteal
+	$(PYTHON) -m slipcover --source src/carellama --silent -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff: style and format
 	$(PYTHON) -m ruff check .

@@ -14,6 +14,7 @@ from carellama.export.parity import texts
 from carellama.export.parity.table import ParityTable
 
 ONE_WINDOW = 250  # tokens of a language, in place of 1,000
+FEW = 20  # for a test that compares the written forms itself
 
 
 def export(

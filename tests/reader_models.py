@@ -27,7 +27,7 @@ from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 from carellama.train import run as runs
-from exporting import export
+from exporting import FEW, export
 from hub_bases import BASES, write_base
 from reader_environments import qwen2_tokenizer
 from test_variants import config_of
@@ -40,7 +40,6 @@ GOLDEN = (
 MESSAGES = [{"role": "user", "content": "发烧三天了怎么办？ What helps?"}]
 IDS = [5, 6, 7, 8, 9, 10, 11, 12] * 10  # longer than the window of the sliding layers
 TOKENS = 6  # of an answer
-FEW = 20  # of each language that an export compares by itself, before the strangers do
 TERMS = ("糖尿病", "高血压", "胰岛素")
 SMOLLM2_KNOWS = ("llama3", "qwen3", "bloom", "gpt2")  # families that can have its tokenizer
 

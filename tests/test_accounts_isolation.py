@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,9 @@ def test_the_hourly_task_begins_with_the_server_and_ends_with_it(
     monkeypatch.setattr("carellama.serve.web.accounts.service.PRUNE_SECONDS", 0.02)
     with accounts_site(tmp_path):
         until(lambda: len(asked) > 2)
+    ended = len(asked)
+    time.sleep(0.2)
+    assert len(asked) == ended
 
 
 def test_a_database_that_is_away_is_told_without_its_place(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

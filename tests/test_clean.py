@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import preloaded
 from carellama.config.data_commands import CleanOptions
 from carellama.data.catalogue.convert import run as convert
 from carellama.data.catalogue.entries import entries
@@ -241,7 +242,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_one_works(tmp_path: Path) -> N
     killed.write_text(rows[0], encoding="utf-8")
     other.touch()
     source.write_text(row.format(rows[0], CHINESE), encoding="utf-8")
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([preloaded.python(), *command[1:]], cwd=tmp_path, check=True, capture_output=True)
     assert {path.name for path in folder.iterdir()} == {"clean.jsonl", "removed.jsonl", other.name}
     assert "13800138000" not in (folder / "clean.jsonl").read_text(encoding="utf-8")
 

@@ -29,12 +29,12 @@ from carellama.model.digests import check_digests
 from carellama.model.zoo.resolve import model_folder
 from carellama.package_data import package_yaml
 from conftest import REPOSITORY
-from exporting import export
+from exporting import FEW, ONE_WINDOW, export
 from hub_bases import write_base
 from test_adapter import trained
 
 FORMS = ["hf", "f16", "q4_K_M", "lora-gguf"]
-FEW = 6  # cases of safety, in place of a hundred
+FEW_CASES = 6  # of safety, in place of a hundred
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +52,9 @@ def exported(source: ModelOptions, tmp_path_factory: pytest.TempPathFactory) -> 
     pytest.importorskip("xllamacpp")
     target = tmp_path_factory.mktemp("exported") / "model"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asking, "safety_cases", lambda: safety_cases()[:FEW])
+        patch.setattr(asking, "safety_cases", lambda: safety_cases()[:FEW_CASES])
         options = {"to": "hf,gguf,lora-gguf,ollama", "gguf_type": "f16,q4_K_M", "safety_parity": True}
-        yield export(source, None, target, tokens=TOKENS_OF_LANGUAGE, **options), target
+        yield export(source, None, target, **options), target
 
 
 @pytest.mark.slow
@@ -65,8 +65,8 @@ def test_every_form_is_read_back_and_compared(exported: tuple[ParityTable, Path]
     assert [row.file for row in table.rows] == [".", *files] and all((folder / name).is_file() for name in files)
     assert table.rows[0].reader.startswith("transformers 5") and "xllamacpp" in table.rows[1].reader
     for row in table.rows:
-        assert row.ids_equal and row.end_tokens_equal and row.tokens > 1900, row.form
-        assert row.safety is not None and row.safety.cases == FEW, row.form
+        assert row.ids_equal and row.end_tokens_equal and row.tokens >= 2 * ONE_WINDOW, row.form
+        assert row.safety is not None and row.safety.cases == FEW_CASES, row.form
     divergence = {row.form: row.kl_mean or 0 for row in table.rows}
     assert divergence["hf"] < 1e-9
     assert 0 < divergence["f16"] < 1e-4 and 0 < divergence["lora-gguf"] < 1e-4
@@ -94,9 +94,9 @@ def test_a_merge_that_forgets_the_adapter_is_not_exported(
     monkeypatch.setattr(adapters, "merge_adapters", lambda network: network.unload())
     failing = pytest.raises(UserError, match=r"\.: .*mean KL divergence is .*; allowed: 1e-06.*Nothing was kept")
     with failing:
-        export(source, None, tmp_path / "out")
+        export(source, None, tmp_path / "out", tokens=FEW)
     assert list(tmp_path.iterdir()) == []
-    table = export(source, None, tmp_path / "out", accept_parity_loss=True)
+    table = export(source, None, tmp_path / "out", tokens=FEW, accept_parity_loss=True)
     assert any("mean KL divergence" in one for one in table.past)
     assert "Past its tolerance" in (tmp_path / "out" / "README.md").read_text()
     assert "超出允许的差距" in (tmp_path / "out" / "README_zh.md").read_text()
@@ -114,7 +114,7 @@ def test_an_end_token_that_is_gone_is_not_exported(
 
     monkeypatch.setattr(merge, "_save", forgetful)
     with pytest.raises(UserError, match="a token that ended an answer in training does not end one there"):
-        export(source, None, tmp_path / "out")
+        export(source, None, tmp_path / "out", tokens=FEW)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,7 +127,7 @@ def test_the_safety_cases_are_drawn_from_the_test_half() -> None:
 
 def test_held_out_texts_are_cut_into_windows_that_predict_each_token_once(tiny_tokenizer: Any) -> None:
     found = windows(tiny_tokenizer, longest=100)
-    assert sum(len(one) - 1 for one in found) == TOKENS_OF_LANGUAGE * len(LANGUAGES)
+    assert sum(len(one) - 1 for one in found) == TOKENS_OF_LANGUAGE * len(LANGUAGES) == 2000
     assert max(map(len, found)) == 100
     assert all(one[-1] == other[0] for one, other in pairwise(found[:10]))
 

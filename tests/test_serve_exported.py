@@ -17,7 +17,7 @@ from carellama.engine.load import choose
 from carellama.export.parity.texts import PROMPT
 from carellama.model.gguf import write as to_gguf
 from carellama.model.zoo.resolve import model_folder
-from exporting import export
+from exporting import FEW, export
 from hub_bases import write_base
 from test_adapter import trained
 from test_to_gguf import same_answer, tokens_of
@@ -35,7 +35,7 @@ def test_the_folder_and_its_gguf_answer_as_transformers(tmp_path: Path, monkeypa
     adapter = trained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), tmp_path / "adapter")
     monkeypatch.setattr(to_gguf, "model_home", lambda: tmp_path / "cache")
     source = ModelOptions(str(base), checkpoint_dir=str(adapter))
-    export(source, None, folder, to="hf,gguf", gguf_type="f16")
+    export(source, None, folder, tokens=FEW, to="hf,gguf", gguf_type="f16")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     answers = []
     for place in (folder, folder / "out.f16.gguf"):
@@ -56,7 +56,7 @@ def test_smollm2_answers_the_same_in_every_engine(tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp")
     pytest.importorskip("openvino_genai")
     folder = tmp_path / "out"
-    export(ModelOptions("smollm2-135m"), None, folder, to="hf,gguf,openvino", gguf_type="f16")
+    export(ModelOptions("smollm2-135m"), None, folder, tokens=FEW, to="hf,gguf,openvino", gguf_type="f16")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     rows = [{"role": one.role, "content": one.content} for one in PROMPT]
