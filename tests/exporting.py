@@ -9,7 +9,7 @@ import pytest
 
 from carellama.config.commands import ExportOptions
 from carellama.config.model import ModelOptions
-from carellama.export.command import export_model
+from carellama.export import command
 from carellama.export.parity import texts
 from carellama.export.parity.table import ParityTable
 
@@ -24,4 +24,5 @@ def export(
     options = ExportOptions(str(target), template=template, **{"safety_parity": False} | changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(texts, "TOKENS_OF_LANGUAGE", tokens)
-        return export_model(model, options)
+        patch.setattr(command, "physical_cores", lambda: 1)  # llama.cpp's threads wait for each other by spinning
+        return command.export_model(model, options)

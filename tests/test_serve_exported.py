@@ -25,6 +25,12 @@ from test_to_gguf import same_answer, tokens_of
 NEW_TOKENS = 16
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's threads wait for each other by spinning: beside other tests they take the time from all."""
+    monkeypatch.setattr("carellama.engine.llamacpp.server.physical_cores", lambda: 1)
+
+
 @pytest.mark.slow
 def test_the_folder_and_its_gguf_answer_as_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Token by token in 16 bits, but for ties."""
