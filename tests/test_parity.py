@@ -53,7 +53,7 @@ def exported(source: ModelOptions, tmp_path_factory: pytest.TempPathFactory) -> 
     target = tmp_path_factory.mktemp("exported") / "model"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "safety_cases", lambda: safety_cases()[:FEW_CASES])
-        options = {"to": "hf,gguf,lora-gguf,ollama", "gguf_type": "f16,q4_K_M", "safety_parity": True}
+        options: dict[str, Any] = {"to": "hf,gguf,lora-gguf,ollama", "gguf_type": "f16,q4_K_M", "safety_parity": True}
         yield export(source, None, target, **options), target
 
 
