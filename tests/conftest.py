@@ -76,10 +76,10 @@ class ForkingPython:
 def _programs_are_forks() -> Iterator[None]:
     """llama.cpp's converter, and what reads an export back, would each take seconds to import torch."""
     from carellama.export.parity import readers
-    from carellama.model.gguf import write
+    from carellama.model.gguf import converter
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "sys", ForkingPython())
+        patch.setattr(converter, "sys", ForkingPython())
         patch.setattr(readers, "OWN_PYTHON", ForkingPython())
         yield
 
