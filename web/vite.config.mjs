@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { svelte } from '@sveltejs/vite-plugin-svelte'
 import { defineConfig } from 'vite'
+import { notices } from './notices.mjs'
 
 const here = (path) => new URL(path, import.meta.url)
 
@@ -32,7 +33,7 @@ function serviceWorker() {
 }
 
 export default defineConfig({
-  plugins: [svelte({ configFile: './svelte.config.mjs' }), serviceWorker()],
+  plugins: [svelte({ configFile: './svelte.config.mjs' }), notices(), serviceWorker()],
   resolve: process.env.VITEST ? { conditions: ['browser'] } : {},
   build: {
     outDir: process.env.CARELLAMA_WEB_OUT ?? '../src/carellama/serve/web/static',

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { svelte } from '@sveltejs/vite-plugin-svelte'
 import { defineConfig } from 'vite'
+import { notices } from '../notices.mjs'
 
 const LICENCES = {
   'wllama.LICENCE.txt': '../node_modules/@wllama/wllama/LICENCE',
@@ -26,7 +27,11 @@ function licences() {
 export default defineConfig({
   root: here('.'),
   base: './', // the folder may stand anywhere below a host
-  plugins: [svelte({ configFile: '../svelte.config.mjs' }), licences()],
+  plugins: [
+    svelte({ configFile: '../svelte.config.mjs' }),
+    licences(),
+    notices({ 'llama.cpp, MIT (within wllama)': here('licences/llama.cpp.txt') }),
+  ],
   build: {
     outDir: process.env.CARELLAMA_OFFLINE_OUT ?? here('../../src/carellama/export/web/static'),
     emptyOutDir: true,

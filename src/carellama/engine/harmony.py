@@ -38,7 +38,7 @@ class HarmonyReader(ToolCallParser):
         self._kind: str | None = None  # of the message: reasoning, text, a function's name; None: within a header
         self._first = True  # no header was read
         self._fresh = False  # nothing of the message was given out
-        self._thought = self._said = False
+        self._thought = self._has_answer = False
 
     def end(self, finish_reason: FinishReason) -> Iterator[Piece]:
         """Yield what was held back; a call that the limit of tokens cut has part of its arguments."""
@@ -94,8 +94,8 @@ class HarmonyReader(ToolCallParser):
             self._thought, self._fresh = True, False
             yield Piece(reasoning=between + text)
             return
-        between = "\n\n" if self._fresh and self._said else ""
-        self._said, self._fresh = True, False
+        between = "\n\n" if self._fresh and self._has_answer else ""
+        self._has_answer, self._fresh = True, False
         yield from self._emit_text(between + text)
 
     def _call(self, name: str, text: str, *, may_be_cut: bool) -> Iterator[Piece]:

@@ -123,23 +123,23 @@ def _install(pip: Sequence[str], name: str, words: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.returncode:
         return
-    said = done.stderr or done.stdout
-    if "No space left on device" in said:
+    output = done.stderr or done.stdout
+    if "No space left on device" in output:
         raise UserError(
             f"cannot install {name}: the disk of {environment_home()} is full; make room there, or set CARELLAMA_CACHE "
             "to a folder of another disk"
         )
-    if NO_INDEX.search(said):
+    if NO_INDEX.search(output):
         raise UserError(
-            f"cannot install {name}: no package index has the packages, or none can be reached ({_reason(said)}); "
+            f"cannot install {name}: no package index has the packages, or none can be reached ({_reason(output)}); "
             "check the network and pip's settings (`pip config list`: index-url, proxy)"
         )
-    raise UserError(f"cannot install {name}: {_reason(said)}")
+    raise UserError(f"cannot install {name}: {_reason(output)}")
 
 
-def _reason(said: str) -> str:
+def _reason(output: str) -> str:
     """The line of another program's output that says why it failed, without passwords of addresses."""
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:]
     return PASSWORD.sub("", errors[-1].removeprefix("ERROR: "))[:LONGEST_REASON] if errors else ""
 

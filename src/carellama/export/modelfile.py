@@ -107,8 +107,10 @@ def go_chat(template: Template) -> GoChat:
     for turns, system in ((turns, system) for turns in plain for system in (False, True)):
         expected = with_system if system else plain
         if expected and made.render(_conversation(turns, system=system)) != expected[turns]:
-            said = "with a system message" if system else "without a system message"
-            raise _refusal(template, f"what it writes around {turns} turns {said} follows no rule that Go can tell")
+            with_system = "with a system message" if system else "without a system message"
+            raise _refusal(
+                template, f"what it writes around {turns} turns {with_system} follows no rule that Go can tell"
+            )
     return made
 
 
@@ -160,10 +162,10 @@ class _NoBeginning(UserError):
 
 def _conversation(turns: int, *, system: bool) -> list[Message]:
     """So many questions, with answers between them."""
-    said = [Message("system", SYSTEM)] if system else []
+    messages = [Message("system", SYSTEM)] if system else []
     for turn in range(1, turns + 1):
-        said += [Message("user", QUESTION.format(turn)), Message("assistant", ANSWER.format(turn))]
-    return said[:-1]
+        messages += [Message("user", QUESTION.format(turn)), Message("assistant", ANSWER.format(turn))]
+    return messages[:-1]
 
 
 def _rendered(template: Template, turns: int, begin: str | None, *, system: bool) -> str:

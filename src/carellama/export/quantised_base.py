@@ -52,10 +52,10 @@ def better_base(
     of_original, of_rounded = (
         _divergence(trained, apply_adapters(copy.deepcopy(one), plan), texts) for one in (base, rounded)
     )
-    kept = "the base rounded to 4 bits" if of_rounded < of_original else "the original base"
+    nearer = "the base rounded to 4 bits" if of_rounded < of_original else "the original base"
     note = (
-        f"trained on a 4-bit base, merged into {kept}: KL divergence from the trained model {of_original:.3g} nats on "
-        f"the original base, {of_rounded:.3g} on the rounded one"
+        f"trained on a 4-bit base, merged into {nearer}: KL divergence from the trained model {of_original:.3g} nats "
+        f"on the original base, {of_rounded:.3g} on the rounded one"
     )
     print_status(note)
     return (rounded if of_rounded < of_original else base), note

@@ -71,8 +71,8 @@ class ExportContext:
     @cached_property
     def gguf_files(self) -> list[Form]:
         """The .gguf files of `--gguf_type`, written when first asked for; temporary where none is asked for."""
-        kept = {"gguf", "ollama"} & {*self.options.targets}
-        place = self.folder if kept else self.scratch
+        is_exported = {"gguf", "ollama"} & {*self.options.targets}
+        place = self.folder if is_exported else self.scratch
         return [_write_gguf(self, kind, place) for kind in self.options.gguf_types]
 
 

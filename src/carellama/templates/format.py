@@ -87,7 +87,7 @@ def jinja_of(form: Format, *, adds_bos: bool = True) -> str:
     `adds_bos`: whether the tokenizer itself begins a text with its bos token, which some formats leave to it.
     """
 
-    def say(text: str, *, number: str = "") -> str:
+    def literal(text: str, *, number: str = "") -> str:
         """`"a{eos}"` -> `{{- "a" + eos_token -}}`."""
         named = {"{bos}": "bos_token", "{eos}": "eos_token", "{i}": number}
         named |= {f"{{{name}}}": f"({name} or '')" for name in FILLED}
@@ -97,7 +97,11 @@ def jinja_of(form: Format, *, adds_bos: bool = True) -> str:
 
     number = f"(loop.index0 // 2 + {form.first_turn})"
     system = (
-        "{%- if system -%}" + say(form.system_prefix) + "{{- system -}}" + say(form.system_suffix) + "{%- endif -%}"
+        "{%- if system -%}"
+        + literal(form.system_prefix)
+        + "{{- system -}}"
+        + literal(form.system_suffix)
+        + "{%- endif -%}"
     )
     first = form.user_prefix if form.first_user_prefix is None else form.first_user_prefix
     begins = form.bos is True or (form.bos == "tokenizer" and adds_bos)
@@ -107,22 +111,22 @@ def jinja_of(form: Format, *, adds_bos: bool = True) -> str:
         "{%- else -%}",
         "{%- set system = " + json.dumps(form.system, ensure_ascii=False) + " -%}{%- set turns = messages -%}",
         "{%- endif -%}",
-        say("{bos}") if begins else "",
-        say(form.start),
+        literal("{bos}") if begins else "",
+        literal(form.start),
         "" if form.system_in_user else system,
         "{%- for message in turns -%}",
         "{%- if message['role'] == 'user' -%}",
-        "{%- if loop.first -%}" + say(first, number=number) + (system if form.system_in_user else ""),
-        "{%- else -%}" + say(form.turn_sep + form.user_prefix, number=number) + "{%- endif -%}",
-        "{{- message['content'] -}}" + say(form.user_suffix, number=number),
+        "{%- if loop.first -%}" + literal(first, number=number) + (system if form.system_in_user else ""),
+        "{%- else -%}" + literal(form.turn_sep + form.user_prefix, number=number) + "{%- endif -%}",
+        "{{- message['content'] -}}" + literal(form.user_suffix, number=number),
         "{%- elif message['role'] == 'assistant' -%}",
-        say(form.assistant_prefix + form.history_lead, number=number)
+        literal(form.assistant_prefix + form.history_lead, number=number)
         + "{{- message['content'] -}}"
-        + say(form.assistant_suffix),
+        + literal(form.assistant_suffix),
         "{%- else -%}{{- raise_exception('unknown role ' ~ message['role']) -}}{%- endif -%}",
         "{%- endfor -%}",
         "{%- if add_generation_prompt -%}"
-        + say(form.assistant_prefix, number=f"(turns|length // 2 + {form.first_turn})")
+        + literal(form.assistant_prefix, number=f"(turns|length // 2 + {form.first_turn})")
         + "{%- endif -%}",
     ]
     return "\n".join(line for line in lines if line)

@@ -162,13 +162,13 @@ def _run(blocks: list[_Block], scopes: list[Scope], dot: Any, written: list[str]
             raise _Continue
         else:
             value = _value(block.text, scopes, dot)
-            written.append("" if value is None or _ASSIGNED.match(block.text) else _said(value))
+            written.append("" if value is None or _ASSIGNED.match(block.text) else _printed(value))
 
 
 _ASSIGNED = re.compile(r"\$\w+\s*:?=")
 
 
-def _said(value: Any) -> str:
+def _printed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

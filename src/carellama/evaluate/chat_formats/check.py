@@ -145,9 +145,9 @@ def check_formats(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         raise UserError("the tokenizer carries fewer than two formats that differ: there is nothing to compare")
     answers = range(len(load_answers()))
     first = {one: measure(network, one, answers[:FIRST_ANSWERS]) for one in made}
-    kept = sorted(made, key=lambda one: -first[one].score)[:KEPT]
-    whole = [measure(network, one, answers) for one in kept]
-    return decide(whole, [first[one] for one in made if one not in kept], left_out)
+    best = sorted(made, key=lambda one: -first[one].score)[:KEPT]
+    whole = [measure(network, one, answers) for one in best]
+    return decide(whole, [first[one] for one in made if one not in best], left_out)
 
 
 def decide(whole: Sequence[Score], others: Sequence[Score], left_out: tuple[str, ...]) -> Verdict:
@@ -171,8 +171,8 @@ def measure(network: PreTrainedModel, one: Candidate, which: range) -> Score:
     """Return what the model says of these answers."""
     starts, words, ends, values = [], [], [], []
     for at in which:
-        *said, end = answer_logprobs(network, one.prompts[at], one.answers[at])
-        start, rest = statistics.fmean(said[:START]), statistics.fmean(said[START:] or said)
+        *log_chances, end = answer_logprobs(network, one.prompts[at], one.answers[at])
+        start, rest = statistics.fmean(log_chances[:START]), statistics.fmean(log_chances[START:] or log_chances)
         starts.append(start)
         words.append(rest)
         ends.append(end)
@@ -189,5 +189,5 @@ def answer_logprobs(network: PreTrainedModel, prompt: Sequence[int], answer: Seq
     with torch.inference_mode():
         logits: torch.Tensor = network(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]  # (A, V)
     chances = logits.float().log_softmax(-1)
-    said: list[float] = chances.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()
-    return said
+    log_chances: list[float] = chances.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist()
+    return log_chances

@@ -118,14 +118,14 @@ def tensor_types(
     names = {one.name: _role(one.name) for one in tensors}
     values = sum(role == "value" for role in names.values())
     chosen, seen = dict[str, str](), {"value": 0, "down": 0}
-    for one in sorted(tensors, key=lambda one: (layer_of(one.name), one.name)):
+    for one in sorted(tensors, key=lambda one: (block_of(one.name), one.name)):
         if not may_be_quantized(one):
             chosen[one.name] = one.type
             continue
         role = names[one.name]
         at = seen.get(role, 0)
         if role == "down" and shape.experts > 1:
-            at = layer_of(one.name)
+            at = block_of(one.name)
         if one.name == OUTPUT or (tied and one.name in EMBEDDINGS):
             kind = _output_type(one, shape, gguf_type)
         else:
@@ -144,7 +144,7 @@ def may_be_quantized(tensor: TensorPlace) -> bool:
     return matrix and name.endswith("weight") and name not in KEPT_NAMES and not any(part in name for part in KEPT)
 
 
-def layer_of(name: str) -> int:
+def block_of(name: str) -> int:
     """The number of a tensor's layer; -1: it is in none."""
     found = re.match(r"blk\.(\d+)\.", name)
     return int(found[1]) if found else -1
