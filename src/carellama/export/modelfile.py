@@ -107,10 +107,8 @@ def go_chat(template: Template) -> GoChat:
     for turns, system in ((turns, system) for turns in plain for system in (False, True)):
         expected = with_system if system else plain
         if expected and made.render(_conversation(turns, system=system)) != expected[turns]:
-            with_system = "with a system message" if system else "without a system message"
-            raise _refusal(
-                template, f"what it writes around {turns} turns {with_system} follows no rule that Go can tell"
-            )
+            case = "with a system message" if system else "without a system message"
+            raise _refusal(template, f"what it writes around {turns} turns {case} follows no rule that Go can tell")
     return made
 
 
