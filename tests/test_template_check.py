@@ -8,8 +8,18 @@ from typing import Any, cast
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
-from carellama.evaluate.chat_formats.check import OWN, Score, candidates, check_formats, decide, load_answers
+from carellama.evaluate.chat_formats.check import (
+    OWN,
+    AnswerScore,
+    Score,
+    candidates,
+    check_formats,
+    decide,
+    load_answers,
+    score_answers,
+)
 from carellama.evaluate.chat_formats.command import check
 from conftest import make_model, make_tokenizer
 
@@ -24,12 +34,12 @@ class Trained:
         (own,) = (one for one in candidates(tokenizer)[0] if name in one.names)
         self.prompts = set(own.prompts)
 
-    def __call__(self, input_ids: torch.Tensor, **_: object) -> SimpleNamespace:
-        ids = input_ids[0].tolist()
-        own = any(tuple(ids[: len(prompt)]) == prompt for prompt in self.prompts)
-        sure = torch.linspace(4, 5, len(ids)) + (2.0 if own else 0.0)  # not the same for each token
-        logits = torch.zeros(1, len(ids), self.size)
-        logits[0, torch.arange(len(ids) - 1), torch.tensor(ids[1:])] = sure[:-1]
+    def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> SimpleNamespace:
+        logits = torch.zeros(*input_ids.shape, self.size)
+        for row, (ids, length) in enumerate(zip(input_ids.tolist(), attention_mask.sum(1).tolist(), strict=True)):
+            own = any(tuple(ids[: len(prompt)]) == prompt for prompt in self.prompts)
+            sure = torch.linspace(4, 5, length) + (2.0 if own else 0.0)  # not the same for each token
+            logits[row, torch.arange(length - 1), torch.tensor(ids[1:length])] = sure[:-1]
         return SimpleNamespace(logits=logits)
 
 
@@ -53,15 +63,43 @@ def test_of_an_untrained_model_it_can_not_tell(tiny_folder, capsys: pytest.Captu
 
 
 def test_two_formats_that_are_near_are_not_told_apart() -> None:
-    def score(name: str, *values: float, end: float = -0.1) -> Score:
-        return Score((name,), -1.0, -1.0, end, values)
+    def score(name: str, *starts: float, end: float = -0.1) -> Score:
+        return Score((name,), tuple(AnswerScore(start, -1.0, end, 0.0) for start in starts))
 
     near = [score("a", -1.0, -1.2, -1.1), score("b", -1.1, -1.0, -1.2)]
     assert decide(near, [], ()).names == () and "too near" in decide(near, [], ()).reason
     apart = [near[0], score("c", -2.0, -2.1, -2.2)]
     assert decide(apart, [], ()).names == ("a",)
-    endless = [score("a", -1.0, -1.2, -1.1, end=-5.0), apart[1]]
+    endless = [score(name, first, first - 0.2, first - 0.1, end=-5.0) for name, first in (("a", -1.0), ("c", -2.0))]
     assert decide(endless, [], ()).names == ()
+
+
+def test_answers_of_several_lengths_in_a_batch_are_scored_as_alone() -> None:
+    network = make_model()
+    pairs = [((5, 6, 7), (8, 9, 10, 2)), ((5,), (9, 2)), (tuple(range(5, 25)), tuple(range(30, 50)))]
+    together, alone = score_answers(network, pairs), [score_answers(network, [pair])[0] for pair in pairs]
+    assert len(together) == 3
+    for one, other in zip(together, alone, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    with torch.inference_mode():
+        logprobs = network(torch.tensor([[5, 6, 7, 8, 9, 10, 2]])).logits[0].log_softmax(-1)
+    assert together[0].end == pytest.approx(logprobs[5, 2].item(), abs=1e-4)
+    assert together[0].start == pytest.approx(sum(logprobs[at - 1, at + 5].item() for at in (3, 4, 5)) / 3, abs=1e-4)
+
+
+def test_the_change_is_the_divergence_from_the_model_without_its_adapter() -> None:
+    torch.manual_seed(0)
+    network = get_peft_model(make_model(), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    pair = ((5, 6, 7), (8, 9, 10, 11, 2))
+    (said,) = score_answers(network.eval(), [pair])
+    ids = torch.tensor([[*pair[0], *pair[1]]])
+    with torch.inference_mode():
+        after = network(ids).logits[0, 2:5].log_softmax(-1)
+        with network.disable_adapter():
+            before = network(ids).logits[0, 2:5].log_softmax(-1)
+    wanted = torch.nn.functional.kl_div(before, after, log_target=True, reduction="none").sum(-1).mean().item()
+    assert said.change == pytest.approx(wanted, rel=1e-4) and wanted > 1e-4
+    assert said.score == pytest.approx(said._replace(change=0.0).score + 1.5 * wanted)
 
 
 def test_formats_that_render_alike_are_one_candidate() -> None:

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
@@ -28,9 +28,6 @@ from carellama.records import Message
 from carellama.run_record import as_trained
 from carellama.templates.format import Format, formats, jinja_of
 from carellama.templates.jinja import as_rows, render_chat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 EXAMPLE = (Message("user", "I cough."), Message("assistant", "Rest."), Message("user", "咳嗽三天了。"))
 BOS, EOS = "<s>", "</s>"  # of the example, where no tokenizer is read
@@ -120,13 +117,14 @@ def check(argv: Sequence[str]) -> None:
     tokenizer = load_tokenizer(model)
     network = load_model(model, dtype=model.dtype, attention=None)
     match_tokenizer(network, tokenizer, extended=tokenizer_checkpoint(model) is not None)
-    verdict = check_formats(cast("PreTrainedModel", apply_adapters(network, plan_adapters(model))), tokenizer)
+    verdict = check_formats(apply_adapters(network, plan_adapters(model)), tokenizer)
     if options.json:
         print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
         return
-    print(f"{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
+    print(f"{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  {'change':>6}  formats")
     for one in verdict.scores[: options.rows]:
-        print(f"{one.score:8.3f}  {one.start:8.3f}  {one.words:8.3f}  {math.exp(one.end):6.1%}  {_some(one.names)}")
+        start, words, end, change = one.mean
+        print(f"{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}  {change:6.3f}  {_some(one.names)}")
     print(
         f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks)"
     )
