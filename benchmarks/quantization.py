@@ -91,7 +91,7 @@ def measure(folder: Path, scratch: Path, peer: Path | None) -> None:
     """Print a row for each format."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     source = scratch / "source.gguf"
-    convert_folder(folder, source, "f16")
+    convert_folder(folder, {"f16": source})
     network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     begin = time.monotonic()
     importance = measure_importance(network, tokenizer, medical_texts())

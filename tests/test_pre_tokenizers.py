@@ -96,7 +96,7 @@ def test_where_none_has_equal_ids_the_nearest_is_named(tmp_path: Path) -> None:
 def test_pre_tokenizers_with_equal_ids_are_offered(like_qwen2: Path, tmp_path: Path) -> None:
     offered = rf"chkhsh [0-9a-f]{{64}}\); with --gguf_pre qwen2 it gives the same ids on all {len(TEXTS)} texts"
     with pytest.raises(NotConvertible, match=offered) as error:
-        convert_folder(like_qwen2, tmp_path / "made" / "model.gguf", "f16")
+        convert_folder(like_qwen2, {"f16": tmp_path / "made" / "model.gguf"})
     assert "\n" not in str(error.value)
     assert "llama-bpe" not in str(error.value)  # same words, but a mark before each prompt
     assert not list((tmp_path / "made").iterdir())
@@ -104,7 +104,7 @@ def test_pre_tokenizers_with_equal_ids_are_offered(like_qwen2: Path, tmp_path: P
 
 @pytest.mark.slow
 def test_an_accepted_offer_is_written(like_qwen2: Path, tmp_path: Path) -> None:
-    convert_folder(like_qwen2, tmp_path / "model.gguf", "f16", pre="qwen2")
+    convert_folder(like_qwen2, {"f16": tmp_path / "model.gguf"}, pre="qwen2")
     assert read_header(tmp_path / "model.gguf").facts["tokenizer.ggml.pre"] == "qwen2"
 
 

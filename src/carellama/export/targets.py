@@ -21,13 +21,13 @@ from carellama.config.commands import ExportOptions
 from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
 from carellama.files import print_status
+from carellama.model.gguf.tensor_types import EVERY_COLUMN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from carellama.model.gguf.importance import Importance
 
-WITHOUT_IMPORTANCE = {"f16", "q8_0"}  # formats that keep every column
 FOLDER_READER, GGUF_READER = "read_folder.py", "read_gguf.py"
 
 
@@ -64,16 +64,28 @@ class ExportContext:
         place = self.folder if "hf" in self.options.targets else self.scratch / "merged"
         place.mkdir(exist_ok=True)
         network = write_folder(self.source, place, self.options.max_shard_size)
-        if self.options.writes_gguf and {*self.options.gguf_types} - WITHOUT_IMPORTANCE:
+        if self.options.writes_gguf and {*self.options.gguf_types} - EVERY_COLUMN:
             self.importance = _importance(self.options.importance, network, self.source)
         return place
 
     @cached_property
     def gguf_files(self) -> list[Form]:
         """The .gguf files of `--gguf_type`, written when first asked for; temporary where none is asked for."""
+        from carellama.model.gguf.write import convert_folder
+
         is_exported = {"gguf", "ollama"} & {*self.options.targets}
-        place = self.folder if is_exported else self.scratch
-        return [_write_gguf(self, kind, place) for kind in self.options.gguf_types]
+        place, merged = self.folder if is_exported else self.scratch, self.merged
+        files = {kind: place / f"{self.name}.{kind}.gguf" for kind in self.options.gguf_types}
+        pre = self.options.gguf_pre
+        types = convert_folder(merged, files, importance=self.importance, pre=pre)
+        if pre:
+            self.notes.append(
+                f"GGUF: words are split by llama.cpp's pre-tokenizer {pre} (--gguf_pre), with the ids of the tokenizer"
+            )
+        return [
+            Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types[kind])
+            for kind, file in files.items()
+        ]
 
 
 def _hf(context: ExportContext) -> list[Form]:
@@ -94,19 +106,6 @@ def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Import
     if wanted != "auto":
         return load_importance(Path(wanted).expanduser())
     return measure_importance(network, source.tokenizer, medical_texts())
-
-
-def _write_gguf(context: ExportContext, kind: str, place: Path) -> Form:
-    """Write one .gguf of the merged folder."""
-    from carellama.model.gguf.write import convert_folder
-
-    file, folder = place / f"{context.name}.{kind}.gguf", context.merged
-    importance, pre = None if kind in WITHOUT_IMPORTANCE else context.importance, context.options.gguf_pre
-    types = convert_folder(folder, file, kind, importance=importance, pre=pre)
-    if pre:
-        note = f"GGUF: words are split by llama.cpp's pre-tokenizer {pre} (--gguf_pre), with the ids of the tokenizer"
-        context.notes += [note] if note not in context.notes else []
-    return Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types)
 
 
 def _ollama(context: ExportContext) -> list[Form]:
@@ -180,7 +179,7 @@ def _lora_gguf(context: ExportContext) -> list[Form]:
     written = lora_gguf_of(model, Path(model.checkpoints[0]))
     file, base = context.folder / f"{context.name}-lora.gguf", context.scratch / "base.f16.gguf"
     shutil.copyfile(written, file)
-    convert_folder(base_folder(model), base, "f16", pickles=model.allow_pickle, pre=context.options.gguf_pre)
+    convert_folder(base_folder(model), {"f16": base}, pickles=model.allow_pickle, pre=context.options.gguf_pre)
     job = {"file": str(base), "adapter": str(file), "template": context.source.template.jinja}
     return [Form("lora-gguf", file.name, GGUF_READER, job)]
 

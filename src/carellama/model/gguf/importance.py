@@ -28,7 +28,6 @@ from carellama.model.gguf.layout import (
     uint32_value,
     write_head,
 )
-from carellama.model.gguf.read import read_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,8 +106,7 @@ def load_importance(path: Path) -> Importance:
     import numpy as np
 
     layout = read_layout(path)
-    facts = read_header(path, (DATASETS,)).facts
-    if facts.get("general.type") != "imatrix":
+    if layout.fact("general.type") != "imatrix":
         raise UserError(
             f"{path} is no importance matrix in llama.cpp's GGUF form (general.type imatrix): make one with "
             "`carellama export --importance auto` or with llama-imatrix --output-format gguf"
@@ -122,4 +120,4 @@ def load_importance(path: Path) -> Importance:
         raise UserError(f"{path} holds values that are not numbers; measure the importance matrix again")
     counts = {name: found[f"{name}{COUNTS}"] for name in names}
     sums = {name: found[f"{name}{SUMS}"].reshape(len(counts[name]), -1) for name in names}
-    return Importance(sums, counts, tuple(facts.get(DATASETS) or ()), int(facts.get(CHUNKS) or 0))
+    return Importance(sums, counts, tuple(layout.fact(DATASETS, whole=True) or ()), int(layout.fact(CHUNKS) or 0))

@@ -2,9 +2,11 @@
 
     layout = read_layout(Path("model.gguf"))
     layout.tensors[0].name, layout.tensors[0].type      # "output_norm.weight", "F32"
+    layout.fact("general.architecture")                 # "llama"
 
 Metadata is kept as the bytes of the file, so that a rewritten file says exactly what the first one said. Little-endian
-files of version 2 and 3 are read, and version 3 is written.
+files of version 2 and 3 are read, and version 3 is written. `gguf.GGUFReader` reads them as well, but takes seconds for
+a vocabulary.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from carellama.errors import UserError
 
 ALIGNMENT = 32  # bytes between the beginnings of tensors, unless `general.alignment` says otherwise
 STRING, ARRAY, UINT32 = 8, 9, 4  # numbers of value types
-SCALAR_BYTES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+SCALAR_BYTES = {kind: struct.calcsize(f"<{form}") for kind, form in SCALARS.items()}
+
+
+Bytes = mmap.mmap | bytes
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class TensorPlace:
 
     name: str
     dimensions: tuple[int, ...]  # the columns of a row first, as in the file
-    type: str  # ggml's name of its number format
+    type: str  # ggml's name of its number format; of one that is not known here its number
     start: int  # byte of the file at which its data begin
 
     @property
@@ -80,8 +86,14 @@ class TensorPlace:
 
     @property
     def size(self) -> int:
-        """Bytes of its data."""
-        return GGML_TYPES[self.type].row_bytes(self.columns) * self.rows * self.matrices
+        """Bytes of its data; 0: its number format is not known here."""
+        known = GGML_TYPES.get(self.type)
+        return known.row_bytes(self.columns) * self.rows * self.matrices if known else 0
+
+    @property
+    def weights(self) -> int:
+        """How many weights it has."""
+        return math.prod(self.dimensions)
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,10 @@ class Layout:
     tensors: tuple[TensorPlace, ...]
     alignment: int = ALIGNMENT
 
+    def fact(self, name: str, *, whole: bool = False) -> Any:
+        """A fact of the metadata; of an array the length, or all of it (`whole`). None: not stated."""
+        return _decoded(self.metadata[name], whole=whole) if name in self.metadata else None
+
     def bytes_of(self, types: Mapping[str, str]) -> int:
         """Bytes of the file that these types (by tensor) would make, but for a few of padding."""
         sizes = (replace(one, type=types[one.name]).size + self.alignment for one in self.tensors)
@@ -99,7 +115,7 @@ class Layout:
 
 
 def read_layout(path: Path) -> Layout:
-    """Read what a .gguf holds. Raises `UserError` for a damaged file, and for number formats that are not known."""
+    """Read what a .gguf holds. Raises `UserError` for a damaged file, and for one that ends before its weights do."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             magic, version, tensors, pairs = struct.unpack_from("<4sIQQ", data)
@@ -112,25 +128,17 @@ def read_layout(path: Path) -> Layout:
                 metadata[name], at = data[at:end], end
             found, at = _tensors(data, at, tensors)
             size = len(data)
+        alignment = int(_decoded(metadata["general.alignment"])) if "general.alignment" in metadata else ALIGNMENT
+        begin = padded(at, alignment)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (struct.error, KeyError, UnicodeDecodeError, ValueError, IndexError) as error:
+    except (struct.error, KeyError, ValueError, IndexError, ZeroDivisionError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
-    alignment = (
-        struct.unpack_from("<I", metadata.get("general.alignment", b""), 4)[0]
-        if ("general.alignment" in metadata)
-        else ALIGNMENT
-    )
-    begin = padded(at, alignment)
     placed = tuple([replace(one, start=begin + one.start) for one in found])
-    check_whole(path, size, max((one.start + one.size for one in placed), default=0))
-    return Layout(metadata, placed, alignment)
-
-
-def check_whole(path: Path, size: int, needed: int) -> None:
-    """Raise `UserError` for a file of `size` bytes whose tensors reach up to byte `needed`."""
+    needed = max((one.start + one.size for one in placed), default=0)  # a vocabulary alone has no weights
     if size < needed:
         raise UserError(f"{path} is cut short: it has {size:,} bytes, and its tensors take {needed:,}; fetch it again")
+    return Layout(metadata, placed, alignment)
 
 
 def padded(at: int, alignment: int) -> int:
@@ -177,7 +185,27 @@ def _text(text: str) -> bytes:
     return struct.pack("<Q", len(content)) + content
 
 
-def _string(data: mmap.mmap, at: int) -> tuple[str, int]:
+def _decoded(value: bytes, *, whole: bool = False) -> Any:
+    """A metadata value, of which the number of its type is the beginning; an array gives its length, or itself."""
+    kind = struct.unpack_from("<I", value)[0]
+    if kind == STRING:
+        return _string(value, 4)[0]
+    if kind != ARRAY:
+        return struct.unpack_from(f"<{SCALARS[kind]}", value, 4)[0]
+    of, length = struct.unpack_from("<IQ", value, 4)
+    if not whole:
+        return length
+    if of in SCALARS:
+        return list(struct.unpack_from(f"<{length}{SCALARS[of]}", value, 16))
+    found, at = [], 16
+    for _ in range(length):
+        end = _value_end(value, at, of)
+        found.append(_decoded(struct.pack("<I", of) + value[at:end], whole=True))
+        at = end
+    return found
+
+
+def _string(data: Bytes, at: int) -> tuple[str, int]:
     length = struct.unpack_from("<Q", data, at)[0]
     end = at + 8 + length
     if end > len(data):
@@ -185,7 +213,7 @@ def _string(data: mmap.mmap, at: int) -> tuple[str, int]:
     return data[at + 8 : end].decode("utf-8"), end
 
 
-def _value_end(data: mmap.mmap, at: int, kind: int) -> int:
+def _value_end(data: Bytes, at: int, kind: int) -> int:
     """The byte behind a metadata value that begins at `at`."""
     if kind == STRING:
         end = at + 8 + int(struct.unpack_from("<Q", data, at)[0])
@@ -204,7 +232,7 @@ def _value_end(data: mmap.mmap, at: int, kind: int) -> int:
     return end
 
 
-def _tensors(data: mmap.mmap, at: int, count: int) -> tuple[list[TensorPlace], int]:
+def _tensors(data: Bytes, at: int, count: int) -> tuple[list[TensorPlace], int]:
     """The tensors, with their starts counted from the first one, and the byte behind their list."""
     found = []
     for _ in range(count):
@@ -212,9 +240,8 @@ def _tensors(data: mmap.mmap, at: int, count: int) -> tuple[list[TensorPlace], i
         size = struct.unpack_from("<I", data, at)[0]
         *dimensions, kind, start = struct.unpack_from(f"<{size}QIQ", data, at + 4)
         at += 4 + 8 * size + 12
-        if kind not in BY_NUMBER:
-            raise ValueError(f"{name} has number format {kind}, which is not known here")
-        found.append(TensorPlace(name, tuple(dimensions), BY_NUMBER[kind].name, start))
+        known = BY_NUMBER.get(kind)
+        found.append(TensorPlace(name, tuple(dimensions), known.name if known else str(kind), start))
     return found, at
 
 

@@ -35,8 +35,7 @@ from carellama.model.gguf.layout import (
     uint32_value,
     write_head,
 )
-from carellama.model.gguf.read import read_header
-from carellama.model.gguf.tensor_types import FILE_TYPES, FLOATS, shape_arrays, shape_of, tensor_types
+from carellama.model.gguf.tensor_types import FILE_TYPES, FLOATS, shape_of, tensor_types
 from carellama.model.paths import check_space
 
 if TYPE_CHECKING:
@@ -63,8 +62,7 @@ def quantize(
     lookup(FILE_TYPES, gguf_type, "gguf_type")
     threads = threads or physical_cores()
     layout = read_layout(source)
-    architecture = read_header(source).facts.get("general.architecture")
-    shape = shape_of(read_header(source, shape_arrays(str(architecture))).facts)
+    shape = shape_of(layout)
     types = tensor_types(layout.tensors, shape, gguf_type, importance=importance is not None)
     _check(source, layout, types)
     if importance:
@@ -134,8 +132,10 @@ def quantize_rows(
 
 
 def _check(source: Path, layout: Layout, types: dict[str, str]) -> None:
-    """Refuse to quantise what has been quantised."""
+    """Refuse to quantise what has been quantised, and what could not be copied whole."""
     for one in layout.tensors:
+        if one.type not in GGML_TYPES:
+            raise UserError(f"{source}: {one.name} has number format {one.type}, which is not known here")
         if one.type not in FLOATS and types[one.name] != one.type:
             raise UserError(
                 f"{source} is quantised already ({one.name} is {one.type}), and rounding twice loses more: "

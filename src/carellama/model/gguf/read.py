@@ -9,18 +9,16 @@ The other direction, from a folder to a .gguf, is `carellama.model.gguf.write`.
 
 from __future__ import annotations
 
-import math
 import shutil
-import struct
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from carellama.config.environment import model_home
 from carellama.errors import UserError
 from carellama.files import create_once, print_status
-from carellama.model.gguf.layout import ALIGNMENT, BY_NUMBER, check_whole, padded
+from carellama.model.gguf.layout import read_layout
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
 from carellama.weights import unpacked_name
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
 # of them and would keep numbers whole, as GPT-2 does: other tokens than the model was trained on.
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 AS_GPT2 = {"gpt-2", "phi-2", "jina-es", "jina-de", "roberta-bpe", "mpt", "olmo", "jais"}
-
-SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-STRING, ARRAY = 8, 9
 
 
 @dataclass(frozen=True)
@@ -67,60 +62,13 @@ def is_gguf(path: Path) -> bool:
 
 
 def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
-    """Read the beginning of a .gguf, version 2 or 3 (ggml-org/ggml, docs/gguf.md), up to the weights.
+    """Read the beginning of a .gguf; `arrays` are the names of those facts whose arrays are wanted whole.
 
-    `arrays` are the names of those facts whose arrays are wanted whole. `gguf.GGUFReader` does this too, but takes
-    seconds for the vocabulary. Raises `UserError` for a damaged file, and for one that ends before its weights do.
+    Raises `UserError` for a damaged file, and for one that ends before its weights do.
     """
-    try:
-        with path.open("rb") as file:
-            magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
-            if magic != b"GGUF" or version not in (2, 3):
-                raise UserError(f"{path} is not a GGUF file of version 2 or 3")
-            facts = {}
-            for _ in range(pairs):
-                name = _string(file)
-                facts[name] = _value(file, _number(file, "I"), whole=name in arrays)
-            found = [_tensor(file) for _ in range(tensors)]
-            begin = padded(file.tell(), int(facts.get("general.alignment") or ALIGNMENT))
-            if found:  # a file of a vocabulary alone need not be filled up to where weights would begin
-                check_whole(path, path.stat().st_size, begin + max(end for _, _, end in found))
-            return Header(facts, sum(size for _, size, _ in found), frozenset(name for name, _, _ in found))
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); fetch it again") from error
-
-
-def _number(file: IO[bytes], form: str) -> Any:
-    return struct.unpack(f"<{form}", file.read(struct.calcsize(f"<{form}")))[0]
-
-
-def _string(file: IO[bytes]) -> str:
-    return file.read(_number(file, "Q")).decode("utf-8")
-
-
-def _value(file: IO[bytes], kind: int, *, whole: bool = False) -> Any:
-    """Read one metadata value; an array is passed over and gives its length, unless it is wanted `whole`."""
-    if kind == STRING:
-        return _string(file)
-    if kind != ARRAY:
-        return _number(file, SCALARS[kind])
-    of, length = struct.unpack("<IQ", file.read(12))
-    if whole and of in SCALARS:
-        form = f"<{length}{SCALARS[of]}"
-        return list(struct.unpack(form, file.read(struct.calcsize(form))))
-    if of in SCALARS:
-        file.seek(length * struct.calcsize(f"<{SCALARS[of]}"), 1)
-        return length
-    found = [_value(file, of) for _ in range(length)]
-    return found if whole else length
-
-
-def _tensor(file: IO[bytes]) -> tuple[str, int, int]:
-    """Read the description of one tensor; return its name, its weights, and the byte behind them, from the first on."""
-    name = _string(file)
-    dimensions = struct.unpack(f"<{(count := _number(file, 'I'))}Q", file.read(8 * count))
-    kind, start, weights = BY_NUMBER.get(_number(file, "I")), _number(file, "Q"), math.prod(dimensions)
-    return name, weights, start + (kind.row_bytes(weights) if kind else 0)
+    layout = read_layout(path)
+    facts = {name: layout.fact(name, whole=name in arrays) for name in layout.metadata}
+    return Header(facts, sum(one.weights for one in layout.tensors), frozenset(one.name for one in layout.tensors))
 
 
 def check_adapter_file(path: Path) -> None:

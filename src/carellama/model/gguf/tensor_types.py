@@ -11,11 +11,10 @@ benchmarks/quantization.py compares the result with llama.cpp's function itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from carellama.model.gguf.layout import GGML_TYPES, TensorPlace
+from carellama.model.gguf.layout import GGML_TYPES, Layout, TensorPlace
 
 FLOATS = ("F32", "F16", "BF16")
 
@@ -37,6 +36,8 @@ FILE_TYPES = {
     "q6_K": FileType("Q6_K", 18),
     "iq4_xs": FileType("IQ4_XS", 30),
 }
+
+EVERY_COLUMN = {"f16", "q8_0"}  # formats that no importance matrix changes
 
 # Rows that a block of 256 does not divide take the format with blocks of 32; rows that 32 does not divide, F16.
 FALLBACKS = {"IQ4_XS": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
@@ -85,12 +86,12 @@ class ModelShape:
         return self.architecture == "llama" and self.layers == 80 and self.heads != self.kv_heads
 
 
-def shape_of(facts: Mapping[str, Any]) -> ModelShape:
-    """Return the shape by a .gguf's metadata (whole arrays of `SHAPE_ARRAYS`). A missing fact counts as 0."""
-    architecture = str(facts.get("general.architecture"))
+def shape_of(layout: Layout) -> ModelShape:
+    """Return the shape by a .gguf's metadata, of facts that have a number for each layer the first. Missing: 0."""
+    architecture = str(layout.fact("general.architecture"))
 
     def number(name: str) -> int:
-        found = facts.get(f"{architecture}.{name}") or 0
+        found = layout.fact(f"{architecture}.{name}", whole=True) or 0
         return int(found[0] if isinstance(found, list) else found)
 
     heads = number("attention.head_count")
@@ -99,13 +100,8 @@ def shape_of(facts: Mapping[str, Any]) -> ModelShape:
         number("block_count"),
         number("expert_count"),
         heads,
-        number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in facts else heads,
+        number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in layout.metadata else heads,
     )
-
-
-def shape_arrays(architecture: str) -> Collection[str]:
-    """The facts that may be arrays, one number a layer."""
-    return {f"{architecture}.attention.head_count", f"{architecture}.attention.head_count_kv"}
 
 
 def tensor_types(

@@ -1,7 +1,7 @@
 """A Hugging Face folder turned into a .gguf, for the engines that read that: llama.cpp and OpenVINO.
 
     gguf_of(ModelOptions("smollm2-135m", checkpoint_dir="output"), "f16")     # a file of the cache
-    convert_folder(Path("output_export"), Path("model.q4_K_M.gguf"), "q4_K_M")   # a file of one's own
+    convert_folder(Path("output_export"), {"q4_K_M": Path("model.q4_K_M.gguf")})   # files of one's own
 
 Checkpoints of `--checkpoint_dir` are merged first; LoRA adapters that are chosen at each request become files of their
 own (`lora_gguf_of`). The work is done by llama.cpp's converter (`carellama.model.gguf.converter`), and Python code that
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ from carellama.model.gguf.importance import Importance
 from carellama.model.gguf.pre_tokenizers import advise, check_pre_tokenizer
 from carellama.model.gguf.quantize import quantize, type_counts
 from carellama.model.gguf.read import check_adapter_file
-from carellama.model.gguf.tensor_types import FILE_TYPES
+from carellama.model.gguf.tensor_types import EVERY_COLUMN, FILE_TYPES
 from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.resolve import model_folder, resolve
@@ -77,15 +77,15 @@ def gguf_of(model: ModelOptions, gguf_type: str, pre: str | None = None) -> Path
     with _refusal_kept(target), create_once(target) as making:
         if making:
             print_status(f"turning {model.model_name_or_path} into a .gguf of {gguf_type} (once)")
-            file, what = making / f"{name}.gguf", model.model_name_or_path
+            files, what = {gguf_type: making / f"{name}.gguf"}, model.model_name_or_path
             if not model.checkpoints:
-                _convert(folder, file, gguf_type, what, pickles=model.allow_pickle, pre=pre)
+                convert_folder(folder, files, what=what, pickles=model.allow_pickle, pre=pre)
             else:
                 with tempfile.TemporaryDirectory(dir=making.parent, prefix=f".{target.name}.tmp-") as temporary:
                     vocabulary, merged = Path(temporary) / "vocabulary.gguf", Path(temporary) / name
-                    _convert(folder, vocabulary, "f16", what, "--vocab-only", pickles=model.allow_pickle, pre=pre)
+                    _convert(folder, vocabulary, what, "--vocab-only", half=True, pickles=model.allow_pickle, pre=pre)
                     _merge(model, merged)  # takes minutes: only what the converter knows
-                    _convert(merged, file, gguf_type, what, pre=pre)
+                    convert_folder(merged, files, what=what, pre=pre)
     return target / f"{name}.gguf"
 
 
@@ -179,54 +179,56 @@ def _merge(model: ModelOptions, folder: Path) -> None:
 
 def convert_folder(
     folder: Path,
-    target: Path,
-    gguf_type: str,
+    files: Mapping[str, Path],
     *,
     importance: Importance | None = None,
+    what: str | None = None,
     pickles: bool = False,
     pre: str | None = None,
-) -> dict[str, int]:
-    """Write the model of a folder to the file `target`; return how many tensors have which number format.
+) -> dict[str, dict[str, int]]:
+    """Write the model of a folder as .gguf files; return for each how many tensors have which number format.
 
-    gguf_type: one of `FILE_TYPES`. importance: which columns matter most (`carellama.model.gguf.importance`). pre: as
-    for `gguf_of`. The converter writes the weights as they are stored, and `quantize` makes them smaller; `target`
-    appears when it is whole. Raises `NotConvertible`, and `UserError` as `gguf_of` and `quantize` do.
+    files: where each of `FILE_TYPES` is written. importance: which columns matter most, for those below 8 bits
+    (`carellama.model.gguf.importance`). what: the model's name in errors. pre: as for `gguf_of`. The converter
+    runs once and writes the weights as they are stored; `quantize` makes each file from that. A file appears when it is
+    whole. Raises `NotConvertible`, and `UserError` as `gguf_of` and `quantize` do.
     """
-    return _convert(folder, target, gguf_type, str(folder), importance=importance, pickles=pickles, pre=pre)
+    for gguf_type, target in files.items():
+        lookup(FILE_TYPES, gguf_type, "gguf_type")
+        target.parent.mkdir(parents=True, exist_ok=True)
+    beside = next(iter(files.values()))
+    with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.tmp-") as temporary:
+        whole = Path(temporary) / "model.gguf"
+        stored = _convert(folder, whole, what or str(folder), half={*files} == {"f16"}, pickles=pickles, pre=pre)
+        found = {
+            gguf_type: quantize(whole, target, gguf_type, None if gguf_type in EVERY_COLUMN else importance)
+            for gguf_type, target in files.items()
+            if gguf_type != stored
+        }
+        if stored in files:  # the last, since the others are made from it
+            found[stored] = type_counts(whole)
+            whole.replace(files[stored])
+    return found
 
 
 def _convert(
-    folder: Path,
-    target: Path,
-    gguf_type: str,
-    what: str,
-    *flags: str,
-    importance: Importance | None = None,
-    pickles: bool = False,
-    pre: str | None = None,
-) -> dict[str, int]:
-    """Convert a folder, called `what` in errors."""
-    lookup(FILE_TYPES, gguf_type, "gguf_type")
-    stored = sum(path.stat().st_size for path in folder.glob("*") if path.suffix in WEIGHT_SUFFIXES)
-    check_space(target, stored)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.tmp-") as temporary:
-        written = Path(temporary) / target.name
-        with _without_code(folder, pickles=pickles) as safe:
-            kind = "f16" if gguf_type == "f16" else _stored_type(safe)
-            words = [str(safe), "--outfile", str(written), "--outtype", kind, *flags]
-            try:
-                if pre:
-                    check_pre_tokenizer(safe, pre, what)
-                run_converter(
-                    CONVERT_AS + CONVERT_MODEL if pre else CONVERT_MODEL, [*([pre] if pre else ()), *words], what
-                )
-            except UnknownPreTokenizer as error:
-                raise ConverterRefuses(advise(error, safe, what)) from error
-        if gguf_type != "f16":
-            return quantize(written, target, gguf_type, importance)
-        written.replace(target)
-    return type_counts(target)
+    folder: Path, target: Path, what: str, *flags: str, half: bool, pickles: bool = False, pre: str | None = None
+) -> str:
+    """Let the converter write a folder, called `what` in errors; return the format of its matrices.
+
+    That is f16 (`half`), or the one that they are stored in.
+    """
+    check_space(target, sum(path.stat().st_size for path in folder.glob("*") if path.suffix in WEIGHT_SUFFIXES))
+    with _without_code(folder, pickles=pickles) as safe:
+        kind = "f16" if half else _stored_type(safe)
+        words = [str(safe), "--outfile", str(target), "--outtype", kind, *flags]
+        try:
+            if pre:
+                check_pre_tokenizer(safe, pre, what)
+            run_converter(CONVERT_AS + CONVERT_MODEL if pre else CONVERT_MODEL, [*([pre] if pre else ()), *words], what)
+        except UnknownPreTokenizer as error:
+            raise ConverterRefuses(advise(error, safe, what)) from error
+    return kind
 
 
 def _stored_type(folder: Path) -> str:
