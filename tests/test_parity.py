@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export import merge
+from carellama.export.parity import read_folder
 from carellama.export.parity import trained as asking
 from carellama.export.parity.compare import compare, perplexity
 from carellama.export.parity.table import ParityRow, ParityTable
@@ -28,7 +29,7 @@ from carellama.model import adapters
 from carellama.model.digests import check_digests
 from carellama.model.zoo.resolve import model_folder
 from carellama.package_data import package_yaml
-from conftest import REPOSITORY
+from conftest import REPOSITORY, make_model
 from exporting import FEW, ONE_WINDOW, export
 from hub_bases import write_base
 from test_adapter import trained
@@ -132,13 +133,29 @@ def test_held_out_texts_are_cut_into_windows_that_predict_each_token_once(tiny_t
     assert all(one[-1] == other[0] for one, other in pairwise(found[:10]))
 
 
+def test_a_draft_saves_work_and_changes_no_answer(tiny_tokenizer: Any) -> None:
+    """What the trained model said is read in one pass; behind the first other token the form speaks for itself."""
+    model, asked = make_model(), list[int]()
+    generate = model.generate
+    model.generate = lambda **given: asked.append(len(given["input_ids"])) or generate(**given)
+    prompts, tokens = ["USER: fever", "USER: 发烧三天了怎么办？", "a"], 12
+    expected = read_folder.answer(model, tiny_tokenizer, prompts, tokens, [2])
+    assert [len(one) for one in expected] == [tokens] * 3 and asked == [3]
+    assert read_folder.answer(model, tiny_tokenizer, prompts, tokens, [2], expected) == expected and asked == [3]
+    others = [[*expected[0][:5], 7, 7, 7], [9], [*expected[2][:4]]]
+    assert read_folder.answer(model, tiny_tokenizer, prompts, tokens, [2], others) == expected and asked == [3, 3]
+    end = expected[0][6]
+    cut = read_folder.answer(model, tiny_tokenizer, prompts[:1], tokens, [end], expected[:1])
+    assert cut == [expected[0][: expected[0].index(end) + 1]] and asked == [3, 3]
+
+
 def made_up(folder: Path, logits: list[torch.Tensor], ids: tuple[tuple[int, ...], ...]) -> Trained:
     import numpy as np
 
     folder.mkdir()
     for number, one in enumerate(logits):
         np.save(folder / f"window-{number}.npy", one.numpy())
-    return Trained(folder, (1,), "", (1,), (2,), (1,), (1, 2), ids, (), (), 9, "float32", "float32")
+    return Trained(folder, (1,), "", (1,), (2,), (1,), (1, 2), ids, (), (), (), 9, "float32", "float32")
 
 
 def test_the_figures_are_those_of_their_definitions(tmp_path: Path) -> None:

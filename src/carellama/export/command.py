@@ -12,7 +12,9 @@ from __future__ import annotations
 import gc
 import re
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,10 +106,14 @@ def _fill(context: ExportContext) -> ParityTable:
     """Write everything into the folder: the forms, what their comparison says, the card, the digests."""
     source, options = context.source, context.options
     trained = _measure(source, context.scratch, safety=options.safety_parity)
-    context.merged  # noqa: B018 - written before the network, which takes the memory, is let go
+    with _announced("merging and writing the model", source):
+        context.merged  # noqa: B018 - written before the network, which takes the memory, is let go
     source.network = None  # type: ignore[assignment]
     gc.collect()
-    forms = [form for name in options.targets for form in TARGETS[name](context)]
+    forms = []
+    for name in options.targets:
+        with _announced(f"writing {name}", source):
+            forms += TARGETS[name](context)
     rows = _rows(forms, trained, context)
     before = perplexity(trained) if isinstance(trained, Trained) else None
     tolerances = {
@@ -144,17 +150,31 @@ def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | Traine
     asked = (source.network, source.tokenizer, source.template)
     if source.kind == "reward":
         return measure_scores(*asked, stored=source.stored, dtype=source.compared)
-    if source.weights > SLOW_WEIGHTS:
-        cost = f", with 100 answers of {SAFETY_TOKENS} tokens each" if safety else ""
-        print_status(f"asking the trained model, then each written form: 2,000 tokens{cost}")
+    cost = f", with 100 answers of {SAFETY_TOKENS} tokens each" if safety else ""
     place = scratch / "trained"
     place.mkdir()
-    return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
+    with _announced(f"asking the trained model: 2,000 tokens{cost}", source):
+        return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
+
+
+@contextmanager
+def _announced(what: str, source: Source) -> Iterator[None]:
+    """Say what is done now, and at its end how long it took, where the model is so large that one has to wait."""
+    slow, begin = source.weights > SLOW_WEIGHTS, time.monotonic()
+    if slow:
+        print_status(what)
+    yield
+    if slow:
+        print_status(f"  done in {time.monotonic() - begin:.0f} s")
 
 
 def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, context: ExportContext) -> list[ParityRow]:
     """A row for each form; forms of the same bytes are read once."""
-    found = {id(form): _compare(form, trained, context) for form in forms if form.same_as is None}
+    read_back = [form for form in forms if form.same_as is None]
+    found = {}
+    for number, form in enumerate(read_back, 1):
+        with _announced(f"reading {form.name} back ({number} of {len(read_back)})", context.source):
+            found[id(form)] = _compare(form, trained, context)
     rows = [found[id(form.same_as or form)] for form in forms]
     return [
         row if form.same_as is None else replace(row, form=form.name, file=form.file)

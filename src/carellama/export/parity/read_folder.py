@@ -4,10 +4,12 @@
 
 job.json has `output`, `folder`; `adapter` (a folder that peft puts on it) or `reader` (openvino, auto-round); `dtype`;
 `trust_remote_code`; `text`, `prompt` (messages), `windows` (lists of ids), `start` and `new_tokens` of a greedy
-answer, `conversations` (messages) that are answered with `answer_tokens`; or `scored` (conversations) of a reward
-model. The trained model is asked by the same functions, in its own process.
+answer, `conversations` (messages) that are answered with `answer_tokens` and have `drafts` (ids of the trained model's
+answers); or `scored` (conversations) of a reward model. The trained model is asked by the same functions, in its own
+process.
 """
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -48,12 +50,15 @@ def load(job: Any) -> Any:
     return model.eval().to(getattr(torch, job["dtype"])), tokenizer, name
 
 
-def logits_of(model: Any, ids: Any) -> torch.Tensor:
-    """The logits (T, V) of a list of ids, in float32."""
+def logits_of(model: Any, ids: Any, last: int = 0) -> torch.Tensor:
+    """The logits (T, V) of a list of ids, in float32; `last`: of so many at the end alone, 0: of all."""
     given = torch.tensor([ids], device=getattr(model, "device", "cpu"))
+    network = model.get_base_model() if hasattr(model, "get_base_model") else model
+    known = "logits_to_keep" in inspect.signature(network.forward).parameters
+    some = {"logits_to_keep": last} if last and known else {}
     with torch.no_grad():
-        found: torch.Tensor = model(input_ids=given, attention_mask=torch.ones_like(given)).logits[0].float().cpu()
-    return found
+        found: torch.Tensor = model(input_ids=given, attention_mask=torch.ones_like(given), **some).logits[0]
+    return found[-last:].float().cpu()
 
 
 def greedy(model: Any, start: list[int], new_tokens: int) -> list[int]:
@@ -73,25 +78,53 @@ def plain(new_tokens: int, ends: list[int] | None, pad: int) -> Any:
     )
 
 
-def answer(model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, ends: Any) -> list[str]:
-    """The greedy answers to rendered prompts, as text, `BATCH` at a time, those of like length together."""
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
-    order = sorted(range(len(encoded)), key=lambda at: len(encoded[at]))
+def own_tokens(draft: list[int], choices: list[int], new_tokens: int, ends: Any) -> list[int]:
+    """What a model says itself: as many tokens of a draft as it would choose, and its own choice behind them.
+
+    `choices` are its likeliest tokens at each place of the draft and behind it.
+    """
+    found = []
+    for choice, guess in zip(choices, [*draft, None], strict=True):
+        found.append(choice)
+        if choice != guess or choice in ends or len(found) == new_tokens:
+            break
+    return found
+
+
+def answer(
+    model: Any, tokenizer: Any, prompts: list[str], new_tokens: int, ends: Any, drafts: Any = None
+) -> list[list[int]]:
+    """The ids of the greedy answers to rendered prompts.
+
+    A draft is read in one pass, which tells how much of it the model says as well; it generates the rest, `BATCH` at a
+    time, those of like length together.
+    """
+    rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
+    found = list[list[int]]([] for _ in rows)
+    for at, draft in enumerate(drafts or ()):
+        choices = logits_of(model, rows[at] + draft, len(draft) + 1).argmax(-1).tolist()
+        found[at] = own_tokens(draft, choices, new_tokens, ends)
+    order = [at for at, one in enumerate(found) if not one or (one[-1] not in ends and len(one) < new_tokens)]
+    order.sort(key=lambda at: (new_tokens - len(found[at]), len(rows[at])))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    found = [""] * len(encoded)
     for first in range(0, len(order), BATCH):
-        rows = order[first : first + BATCH]
-        width = max(len(encoded[at]) for at in rows)
-        ids = torch.tensor([[pad] * (width - len(encoded[at])) + encoded[at] for at in rows])
-        mask = torch.tensor([[0] * (width - len(encoded[at])) + [1] * len(encoded[at]) for at in rows])
-        device = getattr(model, "device", "cpu")
-        made = model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            generation_config=plain(new_tokens, list(ends), pad),
-        )
-        for at, text in zip(rows, tokenizer.batch_decode(made[:, width:], skip_special_tokens=True), strict=True):
-            found[at] = text
+        some = order[first : first + BATCH]
+        made = generate(model, [rows[at] + found[at] for at in some], new_tokens - min(len(found[at]) for at in some),
+            list(ends), pad)  # fmt: skip
+        for at, ids in zip(some, made, strict=True):
+            ended = next((place + 1 for place, token in enumerate(ids) if token in ends), len(ids))
+            found[at] = (found[at] + ids[:ended])[:new_tokens]
+    return found
+
+
+def generate(model: Any, rows: list[list[int]], new_tokens: int, ends: list[int], pad: int) -> list[list[int]]:
+    """The likeliest tokens behind each row, in one batch."""
+    width = max(map(len, rows))
+    device = getattr(model, "device", "cpu")
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    made: Any = model.generate(input_ids=ids, attention_mask=mask, generation_config=plain(new_tokens, ends, pad))
+    found: list[list[int]] = made[:, width:].tolist()
     return found
 
 
@@ -127,6 +160,7 @@ def read(job: Any, folder: Path) -> dict[str, Any]:
     prompts = [
         tokenizer.apply_chat_template(one, tokenize=False, add_generation_prompt=True) for one in job["conversations"]
     ]
+    said = answer(model, tokenizer, prompts, job["answer_tokens"], ends, job["drafts"])
     return {
         "reader": name,
         "dtype": job["dtype"],
@@ -135,7 +169,7 @@ def read(job: Any, folder: Path) -> dict[str, Any]:
         "prompt_ids": tokenizer(rendered, add_special_tokens=False)["input_ids"],
         "ends": ends,
         "greedy": greedy(model, job["start"], job["new_tokens"]),
-        "answers": answer(model, tokenizer, prompts, job["answer_tokens"], ends) if prompts else [],
+        "answers": tokenizer.batch_decode(said, skip_special_tokens=True) if said else [],
     }
 
 

@@ -44,6 +44,7 @@ class Trained:
     windows: tuple[tuple[int, ...], ...]  # the first is the prompt with its answer, the others are held-out texts
     cases: tuple[Case, ...]
     answers: tuple[str, ...]
+    drafts: tuple[tuple[int, ...], ...]  # their ids: a form that says the same has to read them only
     context: int  # tokens that the longest conversation takes with its answer
     stored: str  # precision of the weights that are written
     dtype: str  # precision that was computed in
@@ -57,6 +58,7 @@ class Trained:
             "start": self.start,
             "new_tokens": GREEDY_TOKENS,
             "conversations": [as_rows(case.messages) for case in self.cases],
+            "drafts": self.drafts,
             "answer_tokens": SAFETY_TOKENS,
             "context": self.context,
             "stored": self.stored,
@@ -94,7 +96,7 @@ def measure(
         np.save(scratch / f"window-{number}.npy", logits.numpy())
     ends = tuple(dict.fromkeys([*template.stop_ids, tokenizer.eos_token_id]))
     cases, prompts, context = _that_fit(tokenizer, template, longest) if safety else ((), [], 0)
-    answers = read_folder.answer(given, tokenizer, prompts, SAFETY_TOKENS, ends) if prompts else []
+    said = read_folder.answer(given, tokenizer, prompts, SAFETY_TOKENS, ends)
     return Trained(
         scratch=scratch,
         text_ids=tuple(_ids(tokenizer, TEXT)),
@@ -105,7 +107,8 @@ def measure(
         greedy=tuple(greedy),
         windows=tuple(map(tuple, parts)),
         cases=tuple(cases),
-        answers=tuple(answers),
+        answers=tuple(tokenizer.batch_decode(said, skip_special_tokens=True) if said else ()),
+        drafts=tuple(map(tuple, said)),
         context=max(context, len(start) + GREEDY_TOKENS) + 8,  # a program may count the mark of the beginning as well
         stored=stored,
         dtype=dtype,
