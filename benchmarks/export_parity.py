@@ -2,9 +2,11 @@
 
     python benchmarks/export_parity.py [--safety false] [--only tiny|smollm2]
 
-Rows: the adapter itself in peft, the merged folder in transformers 5 and 4.57, .gguf files in llama.cpp (q4_K_M with
-and without the importance matrix), the adapter as a .gguf, OpenVINO, the page without a network. The LoRAs are trained
-here for a few steps. Environments of other programs are made once in the user's cache (tests/reader_environments.py).
+Rows: the adapter itself in peft, the merged folder in transformers 5 and 4.57, .gguf files of every type in llama.cpp
+(q4_K_M with and without the importance matrix), the adapter as a .gguf, OpenVINO, the page without a network, and files
+with a fault (tests/broken_gguf.py), which have to be past the tolerance of q4_K_M. A row is printed when it is there.
+The LoRAs are trained here for a few steps. Environments of other programs are made once in the user's cache
+(tests/reader_environments.py).
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,17 +24,18 @@ import torch
 
 from carellama.config.commands import ExportOptions
 from carellama.config.model import ModelOptions
-from carellama.export.command import _compare, _measure, _rows
+from carellama.export.command import _compare, _measure
 from carellama.export.merge import load
 from carellama.export.parity.compare import perplexity
 from carellama.export.parity.table import ParityRow
 from carellama.export.parity.trained import Trained
-from carellama.export.targets import FOLDER_READER, TARGETS, ExportContext, Form
+from carellama.export.targets import FOLDER_READER, GGUF_READER, TARGETS, ExportContext, Form
 from carellama.model.gguf.write import base_folder
 from carellama.model.zoo.resolve import model_folder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TARGETS_ASKED = ("gguf", "lora-gguf", "openvino", "web")
+TARGETS_ASKED = ("gguf", "lora-gguf", "web", "openvino")
+TYPES = ("q4_K_M", "q8_0", "f16", "q6_K", "q5_K_M", "iq4_xs", "q4_0")  # the first is that of the page
 HEAD = "| form | reader | logits | greedy | KL mean | KL 99.9% | top-1 | perplexity | urgency changed | formats |"
 
 
@@ -61,29 +65,38 @@ def tiny(folder: Path) -> Path:
     return folder
 
 
-def rows_of(model: ModelOptions, folder: Path, *, safety: bool) -> tuple[list[ParityRow], float]:
+def rows_of(model: ModelOptions, folder: Path, *, safety: bool) -> Iterator[ParityRow]:
     """Write every form of a model, and read it back."""
     sys.path.insert(0, str(REPOSITORY / "tests"))
+    from broken_gguf import BROKEN
     from reader_environments import environment
 
     made, scratch = folder / "made", folder / "scratch"
     made.mkdir()
     scratch.mkdir()
-    options = ExportOptions(str(made), to="hf," + ",".join(TARGETS_ASKED), gguf_type="q4_K_M,q8_0,f16")
+    options = ExportOptions(str(made), to="hf," + ",".join(TARGETS_ASKED), gguf_type=",".join(TYPES))
     source = load(model, None)
     trained = _measure(source, scratch, safety=safety)
     assert isinstance(trained, Trained)
+    print(f"perplexity of the trained model: {perplexity(trained):.4g}", flush=True)
     context = ExportContext(options, source, made, scratch, "model")
     forms = TARGETS["hf"](context)
     source.network = None  # type: ignore[assignment]
     forms.append(replace(forms[0], python=environment("transformers 4.57")))
     adapter = {"folder": str(base_folder(model)), "adapter": model.checkpoints[0]}
-    first = _compare(Form("adapter", model.checkpoints[0], FOLDER_READER, adapter), trained, context)
-    forms += [form for name in TARGETS_ASKED for form in TARGETS[name](context)]
+    forms.append(Form("adapter", model.checkpoints[0], FOLDER_READER, adapter))
     plain = ExportContext(replace(options, importance="none", gguf_type="q4_K_M"), source, made, scratch, "plain")
     plain.__dict__["merged"] = context.merged  # which is written
-    without = [replace(form, name="q4_K_M, no matrix") for form in plain.gguf_files]
-    return [first, *_rows([*forms, *without], trained, context)], perplexity(trained)
+    forms += [form for name in TARGETS_ASKED for form in TARGETS[name](context)]
+    forms += [replace(form, name="q4_K_M, no matrix") for form in plain.gguf_files]
+    read = dict[int, ParityRow]()
+    for form in forms:
+        read[id(form)] = read[id(form.same_as)] if form.same_as else _compare(form, trained, context)
+        yield replace(read[id(form)], form=form.name)
+    without = replace(trained, cases=(), drafts=(), answers=())
+    for name, breaking in BROKEN.items():
+        breaking(made / "model.f16.gguf", file := scratch / "broken.gguf")
+        yield _compare(Form(f"f16, {name}", file.name, GGUF_READER, {"file": str(file)}), without, context)
 
 
 def line(row: ParityRow) -> str:
@@ -109,12 +122,10 @@ def main() -> None:
             base = str(tiny(folder / "base")) if name == "tiny" else "smollm2-135m"
             adapter = train(base, folder)
             started = time.monotonic()
-            rows, before = rows_of(
-                ModelOptions(base, checkpoint_dir=str(adapter)), folder, safety=given.safety == "true"
-            )
-            print(f"\n{name} + LoRA, perplexity {before:.4g}, {time.monotonic() - started:.0f} s\n\n{HEAD}")
-            print("|" + " --- |" * HEAD.count(" |"))
-            print("\n".join(map(line, rows)), flush=True)
+            print(f"\n{name} + LoRA\n\n{HEAD}\n|" + " --- |" * HEAD.count(" |"), flush=True)
+            for row in rows_of(ModelOptions(base, checkpoint_dir=str(adapter)), folder, safety=given.safety == "true"):
+                print(line(row), flush=True)
+            print(f"{time.monotonic() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
