@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from carellama.model.gguf.layout import Layout, TensorPlace, read_layout, uint32_value, write_head
+from carellama.model.gguf.layout import Layout, TensorPlace, read_layout, write_head
 
 
 def exchanged(source: Path, target: Path) -> None:
@@ -38,7 +38,7 @@ def unpermuted(source: Path, target: Path) -> None:
 def zeroed(source: Path, target: Path) -> None:
     """Lose a matrix, as a copy that was cut short and filled up."""
     shutil.copyfile(source, target)
-    bytes_of(np.memmap(target, np.uint8, "r+"), places(source)["blk.1.attn_output.weight"])[:] = 0
+    bytes_of(np.memmap(target, np.uint8, "r+"), places(source)["blk.0.ffn_down.weight"])[:] = 0
 
 
 def other_base(source: Path, target: Path) -> None:
@@ -46,14 +46,6 @@ def other_base(source: Path, target: Path) -> None:
     layout = read_layout(source)
     value = layout.metadata["llama.rope.freq_base"][:4] + np.float32(500.0).tobytes()
     rewritten(source, target, replace(layout, metadata=layout.metadata | {"llama.rope.freq_base": value}))
-
-
-def other_end(source: Path, target: Path) -> None:
-    """End answers at another token, and call the right one an ordinary word."""
-    layout = read_layout(source)
-    changes = {f"tokenizer.ggml.{name}_token_id": uint32_value(5) for name in ("eos", "eot", "eom")}
-    kept = {name: value for name, value in layout.metadata.items() if name not in changes}
-    rewritten(source, target, replace(layout, metadata=kept | changes))
 
 
 BROKEN: dict[str, Callable[[Path, Path], None]] = {

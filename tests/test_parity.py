@@ -137,7 +137,12 @@ def test_a_draft_saves_work_and_changes_no_answer(tiny_tokenizer: Any) -> None:
     """What the trained model said is read in one pass; behind the first other token the form speaks for itself."""
     model, asked = make_model(), list[int]()
     generate = model.generate
-    model.generate = lambda **given: asked.append(len(given["input_ids"])) or generate(**given)
+
+    def counted(**given: Any) -> Any:
+        asked.append(len(given["input_ids"]))
+        return generate(**given)
+
+    model.generate = counted
     prompts, tokens = ["USER: fever", "USER: 发烧三天了怎么办？", "a"], 12
     expected = read_folder.answer(model, tiny_tokenizer, prompts, tokens, [2])
     assert [len(one) for one in expected] == [tokens] * 3 and asked == [3]
