@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from carellama.export.parity.texts import PROMPT
 from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import Trained, measure
 from carellama.model.gguf import write as to_gguf
+from carellama.model.gguf.converter import run_converter
 from carellama.model.gguf.layout import read_layout
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.gguf.write import convert_folder
@@ -80,13 +81,17 @@ def network(base: Path) -> Any:
 @pytest.fixture(scope="module")
 def files(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of each type, from one run of the converter."""
-    place, runs = tmp_path_factory.mktemp("files"), []
-    run: Callable[..., None] = to_gguf.run_converter
+    place, runs = tmp_path_factory.mktemp("files"), list[str]()
     found = {kind: place / f"model.{kind}.gguf" for kind in FILE_TYPES}
+
+    def counted(code: str, words: Sequence[str], what: str) -> None:
+        runs.append(what)
+        run_converter(code, words, what)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(to_gguf, "run_converter", lambda *words: runs.append(run(*words)))
+        patch.setattr(to_gguf, "run_converter", counted)
         types = convert_folder(base, found)
-    assert len(runs) == 1 and sorted(types) == sorted(FILE_TYPES)
+    assert runs == [str(base)] and sorted(types) == sorted(FILE_TYPES)
     assert {path.name for path in place.iterdir()} == {path.name for path in found.values()}
     return found
 
