@@ -150,7 +150,7 @@ def candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Candidate], tup
     found: dict[tuple[Any, ...], list[str]] = {}
     for name in [*([None] if tokenizer.chat_template else []), *fitting]:
         try:
-            ids = [_ids(encoder, get_template(name, tokenizer), talk) for talk in talks]
+            ids = _ids(encoder, get_template(name, tokenizer), talks)
         except UserError:
             if name is not None:
                 raise
@@ -160,10 +160,13 @@ def candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Candidate], tup
     return made, tuple(name for name in names if name not in fitting)
 
 
-def _ids(encoder: GroupEncoder, template: Template, talk: Sequence[Message]) -> tuple[Ids, Ids]:
-    """The ids of a conversation up to its last answer, and of that answer with its end."""
-    *before, answer = encoder.encode([template.groups(template.conversations(talk)[-1])])[0]
-    return tuple(int(number) for part in before for number in part), tuple(answer.tolist())
+def _ids(encoder: GroupEncoder, template: Template, talks: Sequence[Sequence[Message]]) -> list[tuple[Ids, Ids]]:
+    """The ids of each conversation up to its last answer, and of that answer with its end."""
+    encoded = encoder.encode([template.groups(template.conversations(talk)[-1]) for talk in talks])
+    return [
+        (tuple(int(number) for part in before for number in part), tuple(answer.tolist()))
+        for *before, answer in encoded
+    ]
 
 
 def check_formats(network: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> Verdict:
