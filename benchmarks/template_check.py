@@ -1,4 +1,4 @@
-"""`carellama template check` on 20 LoRAs of SmolLM2, one a format, and on SmolLM2 itself: what it names.
+"""`carellama template check` on 20 LoRAs of a small model, one a format, and on that model itself: what it names.
 
     python benchmarks/template_check.py [--formats alpaca,vicuna] [--steps 60] [--json results.json]
 
@@ -98,6 +98,8 @@ def row(name: str, verdict: Verdict, **more: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m", help="the base, or gemma3-270m, which is pretrained only")
+    parser.add_argument("--accept_licence", action="store_true", help="the terms of gemma3-270m")
     parser.add_argument("--formats", default=",".join(FORMATS))
     parser.add_argument("--steps", type=int, default=60, help="of each LoRA")
     parser.add_argument("--rows", type=int, default=4, help="conversations a step")
@@ -108,7 +110,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     if arguments.json and arguments.json.exists():
         rows = json.loads(arguments.json.read_text(encoding="utf-8"))
-    model = ModelOptions("smollm2-135m")
+    model = ModelOptions(arguments.model, accept_licence=arguments.accept_licence)
     tokenizer = load_tokenizer(model)
     base: Any = load_model(model, dtype="auto", attention=None)
     for name in ["(none: the base)", *arguments.formats.split(",")]:
