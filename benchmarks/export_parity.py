@@ -44,19 +44,8 @@ def train(base: str, folder: Path, *words: str) -> Path:
     output = folder / "adapter"
     command = [sys.executable, "-m", "carellama", "train", "--stage", "sft", "--do_train", "--model_name_or_path", base]
     command += ["--dataset", "consult_en,consult_zh", "--output_dir", str(output), "--max_steps", "10"]
-    command += [
-        "--per_device_train_batch_size",
-        "4",
-        "--gradient_accumulation_steps",
-        "1",
-        "--learning_rate",
-        "1e-3",
-        "--finetuning_type",
-        "lora",
-        "--template",
-        "chatml",
-        *words,
-    ]
+    command += "--per_device_train_batch_size 4 --gradient_accumulation_steps 1 --learning_rate 1e-3".split()
+    command += ["--finetuning_type", "lora", "--template", "chatml", *words]
     subprocess.run(command, check=True, cwd=REPOSITORY)
     return output
 

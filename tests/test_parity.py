@@ -30,7 +30,7 @@ from carellama.model.digests import check_digests
 from carellama.model.zoo.resolve import model_folder
 from carellama.package_data import package_yaml
 from conftest import REPOSITORY, make_model
-from exporting import FEW, ONE_WINDOW, export
+from exporting import FEW, export
 from hub_bases import write_base
 from test_adapter import trained
 
@@ -55,7 +55,7 @@ def exported(source: ModelOptions, tmp_path_factory: pytest.TempPathFactory) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asking, "safety_cases", lambda: safety_cases()[:FEW_CASES])
         options: dict[str, Any] = {"to": "hf,gguf,lora-gguf,ollama", "gguf_type": "f16,q4_K_M", "safety_parity": True}
-        yield export(source, None, target, **options), target
+        yield export(source, None, target, tokens=TOKENS_OF_LANGUAGE, **options), target
 
 
 @pytest.mark.slow
@@ -66,7 +66,7 @@ def test_every_form_is_read_back_and_compared(exported: tuple[ParityTable, Path]
     assert [row.file for row in table.rows] == [".", *files] and all((folder / name).is_file() for name in files)
     assert table.rows[0].reader.startswith("transformers 5") and "xllamacpp" in table.rows[1].reader
     for row in table.rows:
-        assert row.ids_equal and row.end_tokens_equal and row.tokens >= 2 * ONE_WINDOW, row.form
+        assert row.ids_equal and row.end_tokens_equal and row.tokens > 1900, row.form
         assert row.safety is not None and row.safety.cases == FEW_CASES, row.form
     divergence = {row.form: row.kl_mean or 0 for row in table.rows}
     assert divergence["hf"] < 1e-9
