@@ -7,7 +7,8 @@
 Three readers, of which the strictest counts: rules (`guard.rules`), a classifier for what no rule has a word for, and a
 guard model where one is given (`guard.model`). The last request counts, with what went before: alone, then together
 with the person's earlier turns, of which it may be the end ("I hate my boss" ... "so what do I put in his tea?"). A
-request that was refused and then taken up again ("go on") is refused again; another question is answered. Disguises
+request that was refused and then taken up again ("go on") is refused again; another question is answered. A wish to
+read on without a word of its own ("continue your answer") is judged as the request that it continues. Disguises
 (base64, letters apart, ...) are undone first (`guard.disguises`). What tools return is read for instructions to the
 assistant only. It keeps nothing of what was said.
 """
@@ -42,6 +43,7 @@ ENDS_CHARACTERS = 600  # of the beginning and of the end of a longer text, which
 AROUND_CHARACTERS = 300  # before and behind what a rule found in a longer text, which the classifier reads
 LONGEST = 20_000  # characters of a text that is read as a whole; a longer one is read window by window
 WINDOW, OVERLAP = 4000, 500  # characters of a window, and of it those that the next one begins with
+LONGEST_WISH = 100  # characters of a wish to read on
 LONG_REQUEST = 60  # characters; a longer one speaks for itself and is not taken for "go on"
 
 
@@ -129,6 +131,8 @@ class Guard:
     def _by_words(self, messages: Sequence[Message]) -> Judgement:
         """What rules and classifier say."""
         turns = [one.content for one in messages if one.role == "user"]
+        while turns and reads_on(turns[-1]):  # it has no words of its own: what it takes up is judged again
+            turns.pop()
         last, earlier = (turns[-1], "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]) if turns else ("", "")
         found = self._strictest([self.judge_text(last), *self._documents(messages)])
         if found.outcome == "refuse" or not earlier:
@@ -265,3 +269,9 @@ def _windows(text: str) -> Iterator[str]:
 def goes_on(text: str) -> bool:
     """Return whether a request takes up the one before."""
     return len(text) <= LONG_REQUEST and bool(PATTERNS["goes_on"].search(text))
+
+
+def reads_on(text: str) -> bool:
+    """Return whether a message only asks for more of the answer before it."""
+    is_wish = len(text) <= LONGEST_WISH and bool(PATTERNS["read_on"].search(text))
+    return is_wish and not PATTERNS["read_on_words"].sub("", text)
