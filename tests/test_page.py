@@ -72,6 +72,20 @@ def test_an_answer_that_the_server_has_lost_keeps_what_had_arrived(visit: Callab
         assert "word word" in one.text() and one.page.get_by_role("button", name="Ask again").first.is_visible()
 
 
+def test_an_answer_that_was_cut_goes_on_where_it_stopped(visit: Callable[..., Visitor]) -> None:
+    engine = ScriptedEngine(["Drink water and take long walks.", "exercise daily."])
+    with site(engine, WebOptions(profile="researcher")) as server:
+        one = visit(server)
+        one.page.get_by_role("button", name="Model and sampling").click()
+        one.page.get_by_label("Most tokens of an answer").fill("15")
+        one.page.keyboard.press("Escape")
+        one.ask("What helps against high blood pressure?")
+        one.page.get_by_text("The answer reached its longest length.").wait_for()
+        one.page.get_by_role("button", name="Continue", exact=True).click()
+        one.page.get_by_role("article").get_by_text("Drink water and exercise daily.").wait_for()  # neither refused nor behind the disclaimer
+        assert one.text().index("exercise") < one.text().index("does not replace a doctor")
+
+
 @pytest.mark.parametrize("doses", [DOSES, "Take 1~2 tablets, 5*10mg or 3*20mg (P<0.05*), 1_000 units, 2.5–5 mg q8h."])
 def test_doses_are_shown_as_written_both_ways(visit: Callable[..., Visitor], doses: str) -> None:
     with site(ScriptedEngine(lambda messages: messages[-1].content)) as server:

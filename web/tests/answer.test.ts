@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { partsOf, plainText, splitThoughts } from '../src/lib/answer/parts'
 import { requestFor, trainingMessages, wireMessages } from '../src/lib/answer/request'
-import { addChunk, newMessage, textOf } from '../src/lib/answer/segments'
+import { addChunk, addJoint, newMessage, textOf } from '../src/lib/answer/segments'
 import { readEvents } from '../src/lib/api/sse'
 import { newSentences, spoken } from '../src/lib/sentences'
 import type { Chunk, Config, Message, Notice } from '../src/lib/types'
@@ -48,6 +48,23 @@ describe('segments', () => {
     expect(textOf(one)).toBe('每次 1~2片。〔提示：x〕多喝水。')
     expect(one.segments.length).toBe(3)
     expect(one.firstAt).toBe(5)
+  })
+  it('of an answer that is continued join before the disclaimer', () => {
+    const disclaimer = chunk('\n\nNot a doctor.', [notice('disclaimer', 'Not a doctor.', 'info')])
+    const continued = (cut: string, ...added: Chunk[]): Message => {
+      const one = message()
+      for (const part of [chunk(cut), disclaimer]) addChunk(one, part, 5)
+      addJoint(one.segments)
+      for (const part of added) addChunk(one, part, 6)
+      return one
+    }
+    const emergency = chunk('', [notice('emergency', 'Call 120.', 'emergency')])
+    expect(textOf(continued('a medical', emergency, chunk('cond'), chunk('ition.')))).toBe('a medical condition.\n\nNot a doctor.')
+    expect(textOf(continued('take 1', chunk('500 mg')))).toBe('take 1 500 mg\n\nNot a doctor.') // never 1500 mg
+    expect(textOf(continued('每次1', chunk('～2片')))).toBe('每次1～2片\n\nNot a doctor.')
+    expect(textOf(continued('多', chunk('喝水。'), chunk('〔x〕', [notice('dose', 'x')])))).toBe('多喝水。〔x〕\n\nNot a doctor.')
+    const parts = partsOf(continued('a medical', chunk('condition.')).segments).map((one) => one.kind)
+    expect(parts).toEqual(['text', 'notice'])
   })
   it('keep the end, the usage and log-probabilities', () => {
     const one = message()

@@ -2,7 +2,7 @@
 import { Follower } from './answer/follow.svelte'
 import { numbersFor } from './answer/country'
 import { requestFor } from './answer/request'
-import { newMessage, textOf } from './answer/segments'
+import { addJoint, newMessage, textOf } from './answer/segments'
 import { networkError, RequestError } from './api/errors'
 import { postAnswer, type Accepted } from './api/server'
 import { newId } from './ids'
@@ -97,6 +97,7 @@ export class App {
     const adapter = message.model.split(':')[1] ?? ''
     const body = requestFor([...path, wish], adapter, this.config, settings)
     const accepted = await this.post(body)
+    addJoint(message.segments)
     Object.assign(message, { finish: null, failure: null, stopped: false, endedAt: 0 })
     message.running = { answer: accepted.id, last: '', ahead: accepted.ahead, seconds: accepted.seconds }
     await this.library.save([message])

@@ -34,11 +34,34 @@ export function newMessage(from: Pick<Message, 'id' | 'conversation' | 'parent' 
   }
 }
 
+const WORD_ENDS = /[\p{Script=Latin}\p{Nd},.;:!?%)]$/u
+const WORD_BEGINS = /^[\p{Script=Latin}\p{Nd}(]/u
+
+/** Marks where an answer goes on that was cut: an empty segment. */
+export function addJoint(segments: Segment[]): void {
+  segments.splice(endOf(segments), 0, { text: '', notices: [] })
+}
+
+/** Behind the last segment but the disclaimer, which an answer that is continued has already. */
+function endOf(segments: Segment[]): number {
+  return segments.findLastIndex((one) => !one.notices.some((notice) => notice.kind === 'disclaimer')) + 1
+}
+
+/** Whether the text before a joint, to which nothing was added yet, ends with a word that `text` would grow on. */
+function growsOnWord(segments: Segment[], text: string): boolean {
+  const said = segments.findLastIndex((one) => one.text !== '')
+  const before = segments[said]
+  const joined = segments.slice(said + 1).some((one) => one.notices.length === 0)
+  return joined && before?.notices.length === 0 && WORD_ENDS.test(before.text) && WORD_BEGINS.test(text)
+}
+
 /** Adds text at the end. Text of the model goes on in the last segment where that is the model's too. */
 export function addText(segments: Segment[], text: string): void {
-  const last = segments.at(-1)
-  if (last !== undefined && last.notices.length === 0) last.text += text
-  else if (text !== '') segments.push({ text, notices: [] })
+  const end = endOf(segments)
+  const last = segments[end - 1]
+  const added = growsOnWord(segments.slice(0, end), text) ? ` ${text}` : text
+  if (last !== undefined && last.notices.length === 0) last.text += added
+  else if (text !== '') segments.splice(end, 0, { text: added, notices: [] })
 }
 
 /** Adds a chunk of the stream to the message. */
@@ -49,7 +72,8 @@ export function addChunk(message: Message, chunk: Chunk, now: number): void {
   const delta = choice.delta ?? {}
   const content = delta.content ?? ''
   if (delta.notices && delta.notices.length > 0) {
-    message.segments.push({ text: content, notices: delta.notices })
+    const closing = delta.notices.some((one) => one.kind === 'disclaimer')
+    message.segments.splice(closing ? message.segments.length : endOf(message.segments), 0, { text: content, notices: delta.notices })
   } else if (content !== '') {
     if (message.firstAt === 0) message.firstAt = now
     addText(message.segments, content)
