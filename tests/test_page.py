@@ -82,7 +82,8 @@ def test_an_answer_that_was_cut_goes_on_where_it_stopped(visit: Callable[..., Vi
         one.ask("What helps against high blood pressure?")
         one.page.get_by_text("The answer reached its longest length.").wait_for()
         one.page.get_by_role("button", name="Continue", exact=True).click()
-        one.page.get_by_role("article").get_by_text("Drink water and exercise daily.").wait_for()  # neither refused nor behind the disclaimer
+        # neither refused nor behind the disclaimer
+        one.page.get_by_role("article").get_by_text("Drink water and exercise daily.").wait_for()
         assert one.text().index("exercise") < one.text().index("does not replace a doctor")
 
 
