@@ -1,6 +1,7 @@
 // Conversations out of files: those of this page, ShareGPT, OpenAI messages. Whatever they hold is text, nothing more:
 // each field is read by its type, ids are new, and no answer of an import is running.
 import { newMessage } from '../answer/segments'
+import { t } from '../i18n/index.svelte'
 import { newId } from '../ids'
 import { titleOf } from '../store/library.svelte'
 import type { Attachment, Conversation, Level, Message, Notice, Segment } from '../types'
@@ -31,14 +32,29 @@ const text = (value: unknown): string => (typeof value === 'string' ? value : ''
 const number = (value: unknown): number => (typeof value === 'number' && Number.isFinite(value) ? value : 0)
 const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : [])
 
-/** Reads a file. Throws `Error` with the reason where it is none of the known kinds. */
+/** Reads a file. Throws `Error` with the reason, in the language of the page, where it is none of the known kinds. */
 export function readImport(source: string): Imported[] {
-  const data: unknown = JSON.parse(source.replace(/^\uFEFF/, ''))
+  const data = parse(source.replace(/^\uFEFF/, ''))
   const found = isRecord(data) && data.format === FORMAT ? list(data.conversations).map(ours) : all(data)
   const whole = found.filter((one): one is Imported => one !== null)
-  if (whole.length === 0) throw new Error('no messages')
-  if (whole.reduce((sum, one) => sum + one.messages.length, 0) > MOST_MESSAGES) throw new Error(`> ${MOST_MESSAGES} messages`)
+  if (whole.length === 0) throw new Error(t('importNoMessages'))
+  if (whole.reduce((sum, one) => sum + one.messages.length, 0) > MOST_MESSAGES) throw new Error(t('importTooMany', { most: MOST_MESSAGES.toLocaleString() }))
   return whole
+}
+
+/** JSON, or JSON Lines: a value a line. */
+function parse(source: string): unknown {
+  try {
+    return JSON.parse(source)
+  } catch {
+    const lines = source.split('\n').filter((line) => line.trim() !== '')
+    try {
+      if (lines.length > 1) return lines.map((line) => JSON.parse(line) as unknown)
+    } catch {
+      // said below
+    }
+    throw new Error(t('importNoJson'))
+  }
 }
 
 function all(data: unknown): (Imported | null)[] {
