@@ -71,6 +71,23 @@ def test_addresses_back_reload_and_two_tabs_agree(visit: Callable[..., Visitor])
         said(second, "heard About gout")
 
 
+def test_after_a_restart_of_the_server_the_question_is_there_and_is_answered(
+    visit: Callable[..., Visitor],
+) -> None:
+    with site(ScriptedEngine("word " * 3000, token_seconds=0.02), shutdown_timeout=1) as server:
+        one = visit(server)
+        page, port = one.page, server.port
+        one.ask("About asthma")
+        page.get_by_role("article").get_by_text("word word").wait_for()
+    page.get_by_text(re.compile("The answer broke off|The connection was lost")).wait_for()
+    with site(heard(), port=port):
+        page.reload()
+        page.get_by_role("article").get_by_text("word word").wait_for()  # what had arrived
+        page.get_by_role("button", name="Ask again").last.click()
+        said(page, "heard About asthma")
+        page.get_by_role("group", name="Version 2 of 2").wait_for()
+
+
 def test_with_nothing_kept_a_reload_finds_nothing_and_that_is_said(visit: Callable[..., Visitor]) -> None:
     with site(heard(), WebOptions(profile="patient", keep="nothing")) as server:
         one = visit(server)

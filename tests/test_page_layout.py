@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from carellama.config.serve import WebOptions
+from carellama.records import ModelCard
 from page_site import ARGUMENTS, CHROMIUM, MARKS, Visitor, browser, site, visit
 from page_tour import LOCALES, scripted, tour
 
@@ -84,6 +85,14 @@ def test_nothing_is_covered_or_cut_with_text_of_twice_its_size(browser: Any) -> 
         one.context.close()
         assert one.faults == []
         assert not found, "\n".join(found)
+
+
+def test_a_long_name_of_a_model_takes_one_line_of_the_header(visit: Callable[..., Visitor]) -> None:
+    with site(scripted(), WebOptions(profile="researcher")) as server:
+        server.state.engine.cards = (ModelCard("a-model-with-a-long-name-of-7b", {}, ""),)
+        one = visit(server, {"width": 390, "height": 844})
+        name = one.page.get_by_role("banner").locator("p")
+        assert "a-model" in name.inner_text() and name.bounding_box()["height"] < 32
 
 
 def test_the_keyboard_of_a_phone_makes_the_page_smaller(visit: Callable[..., Visitor]) -> None:
