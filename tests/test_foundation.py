@@ -127,21 +127,29 @@ def test_the_same_base_in_other_files_is_known(trained: Path, tmp_path: Path, fo
         path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")), indent=7), encoding="utf-8")
     one, other = base_fingerprint(trained / "base"), base_fingerprint(tmp_path / "base")
     assert one and other and one.same_weights(other) and one.tokenizer == other.tokenizer != ""
-    assert len(one.tensors) == 2 and (one.tensors == other.tensors) == (form != "float16")  # two layers
+    assert len(one.tensors) == 4 and (one.tensors == other.tensors) == (
+        form != "float16"
+    )  # keys and values of two layers
     as_trained(ModelOptions(str(tmp_path / "base"), checkpoint_dir=str(trained / "first")), DataOptions())
 
 
-def test_one_number_of_the_three_matrices_makes_another_base(trained: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", [0, 1], ids=["keys", "values"])  # the default --lora_target leaves the keys as they are
+def test_one_number_of_the_matrices_makes_another_base(trained: Path, tmp_path: Path, at: int) -> None:
     shutil.copytree(trained / "base", tmp_path / "base")
     weights = load_file(tmp_path / "base" / "model.safetensors")
     one = base_fingerprint(tmp_path / "base")
     assert one is not None
-    name = next(iter(one.tensors))
+    name = list(one.tensors)[at]
     weights[name].view(-1)[-1] += 1e-3
     save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
     other = base_fingerprint(tmp_path / "base")
     assert other is not None and not one.same_weights(other)
     assert [key for key in one.tensors if one.tensors[key] != other.tensors[key]] == [name]
+    older = [
+        dataclasses.replace(it, tensors={key: it.tensors[key] for key in it.tensors if "k_proj" in key})
+        for it in (one, other)
+    ]
+    assert older[0].same_weights(one) and one.same_weights(older[0]) and older[1].same_weights(one) is bool(at)
     (tmp_path / "base" / "model.safetensors").write_bytes(b"\xff" * 20)
     assert base_fingerprint(tmp_path / "base") is None
 

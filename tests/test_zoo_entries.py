@@ -143,6 +143,8 @@ def test_an_entry_is_shown_with_sources_clashes_and_what_is_not_known(capsys: py
         assert lines(entry)[-1].endswith(command(entry))
     with pytest.raises(UserError, match="Did you mean 'HuatuoGPT-o1-7B'"):
         show(["HuatuoGPT-o1-7"])
+    with pytest.raises(UserError, match=r"no model is called huatuo\. carellama models list huatuo shows those"):
+        show(["huatuo"])
 
 
 def test_a_model_that_only_modelscope_has_names_that_hub() -> None:
@@ -162,14 +164,20 @@ def test_the_fingerprint_of_the_embedded_model_is_its_own() -> None:
     assert entry and found and dict(found.tensors) == dict(entry.fingerprint)
 
 
-def test_an_entry_of_ones_own_is_used_like_any_other(tmp_path: Path, tiny_folder: Path, capsys) -> None:
+def test_an_entry_of_ones_own_is_used_like_any_other(tmp_path: Path, tiny_folder: Path, capsys, monkeypatch) -> None:
     whole = tmp_path / "whole"
     shutil.copytree(tiny_folder, whole)
     (whole / "README.md").write_text("---\nlicense: mit\n---\n")
     adapter = trained(make_model(), tmp_path / "adapter")
     own.run(["ward3", "--model", str(whole), "--about", "病房三。", "--languages", "zh,en", "--template", "qwen"])
-    own.run(["ward3-lora", "--model", str(adapter), "--base", str(whole)])
+    (adapter / "README.md").write_text("---\nlicense: unknown\n---\n")  # as that of a training says
+    monkeypatch.chdir(tmp_path)
+    own.run(["ward3-lora", "--model", "adapter", "--base", "whole"])
+    monkeypatch.chdir(Path.home())
     own.run(["remote", "--model", "someone/model", "--licence", "apache-2.0"])
+    capsys.readouterr()
+    show(["ward3-lora"])
+    assert re.search("licence +not stated", capsys.readouterr().out)
     one, other = find_entry("ward3"), find_entry("WARD3-lora")
     assert one and other and (one.licence, one.languages, one.own, one.about) == ("mit", ("zh", "en"), True, "病房三。")
     fingerprint = base_fingerprint(whole)
@@ -234,6 +242,10 @@ def test_a_folder_is_verified_with_a_line_for_each_fault(tmp_path: Path, capsys)
     write_digests(tmp_path)
     verify.run([str(tmp_path)])
     assert "2 files are as SHA256SUMS says" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no SHA256SUMS.*; carellama export writes one"):
+        verify.run([str(tmp_path.parent)])
+    with pytest.raises(UserError, match="there is no folder nowhere, and no model is called nowhere"):
+        verify.run(["nowhere"])
     (tmp_path / "config.json").write_text("changed")
     (tmp_path / "more.txt").write_text("more")
     with pytest.raises(SystemExit) as ended:

@@ -5,7 +5,7 @@
     base_fingerprint(Path("models/base")).tensors     # {"model.layers.0.self_attn.k_proj.weight": "9b1d...", ...}
 
 `fingerprint` is that of the files: it reads some KB of each, its size, its header and a piece of each tensor.
-`base_fingerprint` is that of the model: its tokenizer and three of its matrices, whole. It stays the same where the
+`base_fingerprint` is that of the model: its tokenizer and matrices of three layers, whole. It stays the same where the
 same weights lie in other files, in other shards or under another name.
 """
 
@@ -77,7 +77,7 @@ BIG_BYTES = 1 << 30  # larger files are told apart by size and time, not by cont
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What a model is known by: its tokenizer, and three of its matrices.
+    """What a model is known by: its tokenizer, and matrices of three layers.
 
     tokenizer: digest of its vocabulary, merges and added tokens; "" where the folder has no tokenizer. tensors: name to
     the type and the digest of type, shape and bytes. sample: the first numbers of each, by which the same weights in
@@ -91,14 +91,16 @@ class Fingerprint:
     def same_weights(self, other: Fingerprint) -> bool:
         """Whether both are the same weights, if in another precision (float32, float16, bfloat16).
 
-        In one precision the digests decide; in two the first numbers do, as far as the rounding goes.
+        In one precision the digests decide; in two the first numbers do, as far as the rounding goes. An older
+        fingerprint has fewer matrices.
         """
-        if self.tensors == other.tensors or self.tensors.keys() != other.tensors.keys():
-            return self.tensors == other.tensors
-        return all(
-            self.tensors[name].split()[0] != other.tensors[name].split()[0]
-            and _close(self.sample.get(name, ()), other.sample.get(name, ()))
-            for name in self.tensors
+        fewer, more = sorted((self, other), key=lambda one: len(one.tensors))
+        if fewer.tensors.items() <= more.tensors.items():
+            return True
+        return fewer.tensors.keys() <= more.tensors.keys() and all(
+            digest.split()[0] != more.tensors[name].split()[0]
+            and _close(fewer.sample.get(name, ()), more.sample.get(name, ()))
+            for name, digest in fewer.tensors.items()
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -126,8 +128,9 @@ def _close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 def base_fingerprint(folder: Path) -> Fingerprint | None:
     """The fingerprint of the model in a folder; None where it has no safetensors, or they cannot be read.
 
-    The three are the smallest matrix of attention in the first, the middle and the last layer; of a model without
-    layers, the smallest matrices. Only their bytes are read.
+    They are the smallest matrices of attention in the first, the middle and the last layer: of keys and of values,
+    since most adapters change the values alone. Of a model without layers they are its smallest matrices. Only their
+    bytes are read.
     """
     try:
         tensors = _tensors_of(folder)
@@ -195,7 +198,13 @@ def _chosen(tensors: Mapping[str, tuple[Path, int, dict[str, Any]]]) -> list[str
         return sorted(smallest(matrices)[:3])
     numbers = sorted(layers)
     places = dict.fromkeys((numbers[0], numbers[len(numbers) // 2], numbers[-1]))
-    return [smallest(layers[number])[0] for number in places]
+    return [name for number in places for name in _ends(smallest(layers[number]), tensors)]
+
+
+def _ends(names: list[str], tensors: Mapping[str, tuple[Path, int, dict[str, Any]]]) -> list[str]:
+    """The first and the last of the names with the size of the first: `k_proj` and `v_proj`."""
+    same = [name for name in names if _size(tensors[name][2]) == _size(tensors[names[0]][2])]
+    return list(dict.fromkeys((same[0], same[-1])))
 
 
 def _size(about: Mapping[str, Any]) -> int:

@@ -59,7 +59,9 @@ def read_digests(folder: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     except FileNotFoundError:
-        raise UserError(f"{folder} has no {DIGESTS}, so there is nothing to compare its files with") from None
+        raise UserError(
+            f"{folder} has no {DIGESTS}, so there is nothing to compare its files with; carellama export writes one"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     known: dict[str, str] = {}

@@ -34,7 +34,7 @@ class ModelEntry:
     kind: `embedded` lies in a package of the Python index, `adapter` is put on `base`, `delta` is added to the weights
     of `base`, `model` is whole. `hub` and `base` are ids of the Hugging Face hub, `modelscope` and `base_modelscope`
     those of ModelScope; `aliases` are ids that it had before, or copies of it; `page` is where weights lie that no hub
-    has. `revision` is the commit that was looked at. `fingerprint` has the digests of three tensors
+    has. `revision` is the commit that was looked at. `fingerprint` has the digests of some tensors
     (`carellama.weights.base_fingerprint`): of its base, or of a whole model its own.
     `template` is the chat format that it was trained with.
     `reasoning` are the marks around or before its reasoning and its answer. `sampling` is what its authors advise.

@@ -66,6 +66,8 @@ def describe(options: AddModelOptions) -> dict[str, Any]:
         base = options.base or (read_run(folder) or {}).get("base_model") or stated
         if not base:
             raise UserError(f"{folder} does not say which base it belongs to: give --base")
+        if (beside := Path(base).expanduser()).is_dir():  # the entry is used in other folders as well
+            base = str(beside.resolve())
         row |= {"kind": "adapter", "place": str(folder.resolve()), "base": base}
     elif (folder / "config.json").is_file():
         row |= {"kind": "model", "place": str(folder.resolve())}
@@ -88,7 +90,7 @@ def _trained_with(folder: Path) -> str | None:
 
 
 def _licence_of(folder: Path) -> str | None:
-    """The licence that the head of a README.md states."""
+    """The licence that the head of a README.md states; None: none, or that it is unknown."""
     card = folder / "README.md"
     found = re.search(r"^license:\s*(\S+)", card.read_text(encoding="utf-8"), re.MULTILINE) if card.is_file() else None
-    return found[1] if found else None
+    return found[1] if found and found[1] != "unknown" else None

@@ -114,7 +114,7 @@ def _check_base(entry: ModelEntry, model: ModelOptions) -> None:
         return
     folder = weights_folder(model.model_name_or_path, model)
     found = base_fingerprint(folder) if folder else None
-    if found and dict(found.tensors) != dict(entry.fingerprint):
+    if found and not entry.fingerprint.items() <= found.tensors.items():
         raise UserError(
             f"{entry.name} belongs to {entry.base}, and {model.model_name_or_path} has other weights: give "
             f"--model_name_or_path {entry.base}; if it is the same model, merged or quantised, add "
@@ -218,7 +218,7 @@ def pull_delta(entry: ModelEntry, model: ModelOptions) -> Path:
             before = fetch_repository(of_base, replace(model, model_revision="main"))
             change = fetch_repository(listing, replace(model, model_revision=_revision_of(entry)))
             found = base_fingerprint(before) if entry.fingerprint else None
-            if found and dict(found.tensors) != dict(entry.fingerprint):
+            if found and not entry.fingerprint.items() <= found.tensors.items():
                 raise UserError(f"{based} is not the base that {entry.name} was made from: its weights are others")
             apply_delta(
                 before, change, making,

@@ -98,7 +98,10 @@ def known_entry(name: str) -> ModelEntry:
     entry = find_entry(name)
     if entry is None:
         names = [one for known in load_entries() for one in known.ids]
-        raise UserError(f"no model is called {name}.{nearest(name, names)} carellama models list shows all")
+        near = nearest(name, names)
+        alike = not near and any(name.lower() in one.lower() for one in names)
+        there = f"carellama models list {name} shows those that have it" if alike else "carellama models list shows all"
+        raise UserError(f"no model is called {name}.{near} {there}")
     return entry
 
 
@@ -117,7 +120,8 @@ def lines(entry: ModelEntry) -> list[str]:
     for name, text in facts.items():
         source = entry.sources.get(name)
         number = f"  [{addresses.index(source) + 1}]" if source else ""
-        said.append(f"  {LABELS.get(name, name).ljust(width)}  {text}{number}")
+        below = text.replace("\n", "\n" + " " * (width + 4))
+        said.append(f"  {LABELS.get(name, name).ljust(width)}  {below}{number}")
     contradiction = clash(entry.licence, entry.base_licence)
     if contradiction:
         said.append(f"  {'CLASH'.ljust(width)}  {contradiction}")
@@ -150,7 +154,7 @@ def _facts(entry: ModelEntry) -> dict[str, str]:
         return f"{name} ({spdx_of(name)}{', ' + known.name if known and known.spdx.startswith('LicenseRef') else ''})"
 
     on_hub = entry.kind != "embedded" and bool(entry.hub)
-    digests = ", ".join(f"{name} {digest}" for name, digest in entry.fingerprint.items())
+    digests = "\n".join(f"{name} {digest}" for name, digest in entry.fingerprint.items())
     return {
         "kind": kinds.get(entry.kind, entry.kind) + (", your own" if entry.own else ""),
         "place": entry.place,

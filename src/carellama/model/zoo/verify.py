@@ -84,7 +84,10 @@ def _verify_entry(options: VerifyModelOptions) -> tuple[list[str], str]:
     record = record_file(options.name)
     if record.is_file():
         return _verify_record(record)
-    entry = known_entry(options.name)
+    try:
+        entry = known_entry(options.name)
+    except UserError as error:
+        raise UserError(f"there is no folder {options.name}, and {error}") from error
     if entry.kind == "embedded":
         return _verify_embedded(entry)
     for folder in (
