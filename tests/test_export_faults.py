@@ -92,9 +92,25 @@ def test_shards_that_are_missing_or_cut_are_named(how: str, tiny_folder: Path, t
     assert "\n" not in str(told.value) and not (tmp_path / "out").exists()
 
 
-def test_more_adapters_than_one_are_no_lora_gguf(tiny_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--to lora-gguf writes one adapter, and --checkpoint_dir names 0"):
-        export(ModelOptions(str(tiny_folder)), None, tmp_path / "out", to="hf,lora-gguf")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"to": "hf,lora-gguf"}, "--to lora-gguf writes one adapter, and --checkpoint_dir names 0"),
+        ({"to": "lora"}, "--lora_base is missing"),
+        ({"to": "ollama", "system": 'Say "yes"'}, "cannot stand in a Modelfile"),
+        ({"to": "web", "country": "Atlantis"}, "unknown country 'ATLANTIS'"),
+        ({"to": "gguf", "importance": "nowhere.gguf"}, "nowhere.gguf"),
+        ({"results": "nowhere.json"}, "cannot read nowhere.json"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else value.get("to", "results"),
+)
+def test_what_cannot_be_is_refused_before_the_model_is_asked(
+    options: dict[str, Any], said: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of results that was not there was noticed last of all, and everything was lost."""
+    monkeypatch.setattr("carellama.export.command._measure", lambda *_, **__: pytest.fail("the model was asked"))
+    with pytest.raises(UserError, match=said):
+        export(ModelOptions(str(tiny_folder)), None, tmp_path / "out", **options)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,6 +22,7 @@ from carellama.model.gguf.pre_tokenizers import (
 from carellama.model.gguf.read import read_header
 from carellama.model.gguf.write import convert_folder, gguf_of
 from conftest import CHATML, SPECIALS, make_model
+from exporting import export
 from hub_bases import write_base
 from tiny_gguf import write_tiny_gguf
 
@@ -98,6 +99,10 @@ def test_pre_tokenizers_with_equal_ids_are_offered(like_qwen2: Path, tmp_path: P
     with pytest.raises(NotConvertible, match=offered) as error:
         convert_folder(like_qwen2, {"f16": tmp_path / "made" / "model.gguf"})
     assert "\n" not in str(error.value)
+    with pytest.MonkeyPatch.context() as patch:  # before the trained model is asked, and by its name
+        patch.setattr("carellama.export.command._measure", lambda *_, **__: pytest.fail("the model was asked"))
+        with pytest.raises(NotConvertible, match=rf"^{like_qwen2} .*{offered}"):
+            export(ModelOptions(str(like_qwen2)), None, tmp_path / "out", to="gguf")
     assert "llama-bpe" not in str(error.value)  # same words, but a mark before each prompt
     assert not list((tmp_path / "made").iterdir())
 

@@ -33,7 +33,7 @@ from carellama.export.parity.table import ParityRow, ParityTable
 from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
 from carellama.export.push import parse_place, push
-from carellama.export.targets import TARGETS, ExportContext, Form
+from carellama.export.targets import TARGETS, ExportContext, Form, check_targets
 from carellama.files import print_status, write_json
 from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
@@ -96,6 +96,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
                 context.notes.append(source.note)
             if merge:
                 context.notes.append(merge.described([Path(name) for name in model.checkpoints]))
+            check_targets(context)
             table = _fill(context)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error

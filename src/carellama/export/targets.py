@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.config.commands import ExportOptions
+from carellama.config.model import ModelOptions
+from carellama.config.options import split_commas
 from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
 from carellama.files import print_status
@@ -77,7 +79,8 @@ class ExportContext:
         place, merged = self.folder if is_exported else self.scratch, self.merged
         files = {kind: place / f"{self.name}.{kind}.gguf" for kind in self.options.gguf_types}
         pre = self.options.gguf_pre
-        types = convert_folder(merged, files, importance=self.importance, pre=pre)
+        what = self.source.model.model_name_or_path
+        types = convert_folder(merged, files, importance=self.importance, what=what, pre=pre)
         if pre:
             self.notes.append(
                 f"GGUF: words are split by llama.cpp's pre-tokenizer {pre} (--gguf_pre), with the ids of the tokenizer"
@@ -86,6 +89,41 @@ class ExportContext:
             Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types[kind])
             for kind, file in files.items()
         ]
+
+
+def check_targets(context: ExportContext) -> None:
+    """Refuse what can be refused before the trained model is asked, which takes minutes, or hours for a large one.
+
+    Raises `UserError` as the targets do.
+    """
+    from carellama.export.cards.results import find_results
+    from carellama.export.environments import tool_environment
+    from carellama.export.web.chat import chat_data
+    from carellama.model.gguf.importance import load_importance
+    from carellama.model.gguf.write import base_folder, check_convertible
+    from carellama.model.load import tokenizer_checkpoint
+    from carellama.safety.notices import known_country
+
+    options, source, model = context.options, context.source, context.source.model
+    find_results((), [Path(name).expanduser() for name in split_commas(options.results)])
+    if options.writes_gguf and options.importance not in ("auto", "none"):
+        load_importance(Path(options.importance).expanduser())
+    if "lora" in options.targets:
+        _base_of_lora(context)
+    if "lora-gguf" in options.targets:
+        _adapter_gguf(model)
+    if "ollama" in options.targets:
+        _modelfile(context, context.scratch / "Modelfile", "model.gguf")
+    if "web" in options.targets:
+        known_country(options.country or "US")
+        chat_data(source.template, options.system)
+    writes_any = options.writes_gguf or "lora-gguf" in options.targets
+    if writes_any and tokenizer_checkpoint(model) is None:  # else the tokenizer is not the base's
+        what, place = model.model_name_or_path, context.scratch / "vocabulary.gguf"
+        check_convertible(base_folder(model), place, what, pickles=model.allow_pickle, pre=options.gguf_pre)
+    for target, name in (("openvino", "openvino"), ("gptq", "auto-round"), ("awq", "auto-round")):
+        if target in options.targets:
+            tool_environment(name)
 
 
 def _hf(context: ExportContext) -> list[Form]:
@@ -110,17 +148,16 @@ def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Import
 
 def _ollama(context: ExportContext) -> list[Form]:
     """Write a .gguf and the Modelfile that Ollama reads; of several formats the first is the one it names."""
+    forms = context.gguf_files
+    _modelfile(context, context.folder / "Modelfile", forms[0].file)
+    return [] if "gguf" in context.options.targets else forms
+
+
+def _modelfile(context: ExportContext, target: Path, gguf_name: str) -> None:
     from carellama.export.modelfile import write_modelfile
 
-    forms, options = context.gguf_files, context.options
-    write_modelfile(
-        context.folder / "Modelfile",
-        forms[0].file,
-        context.source.template,
-        system=options.system,
-        num_ctx=options.context_tokens,
-    )
-    return [] if "gguf" in options.targets else forms
+    options = context.options
+    write_modelfile(target, gguf_name, context.source.template, system=options.system, num_ctx=options.context_tokens)
 
 
 def _web(context: ExportContext) -> list[Form]:
@@ -168,36 +205,45 @@ def _openvino(context: ExportContext) -> list[Form]:
 
 def _lora_gguf(context: ExportContext) -> list[Form]:
     """Write the adapter as a .gguf that llama.cpp puts on its base; it is read back on a base in 16 bits."""
-    from carellama.model.gguf.write import base_folder, convert_folder, lora_gguf_of
+    from carellama.model.gguf.write import base_folder, convert_folder
 
     model = context.source.model
+    file, base = context.folder / f"{context.name}-lora.gguf", context.scratch / "base.f16.gguf"
+    shutil.copyfile(_adapter_gguf(model), file)
+    convert_folder(base_folder(model), {"f16": base}, pickles=model.allow_pickle, pre=context.options.gguf_pre)
+    job = {"file": str(base), "adapter": str(file), "template": context.source.template.jinja}
+    return [Form("lora-gguf", file.name, GGUF_READER, job)]
+
+
+def _adapter_gguf(model: ModelOptions) -> Path:
+    """The one adapter of a model as a .gguf of the cache."""
+    from carellama.model.gguf.write import lora_gguf_of
+
     if len(model.checkpoints) != 1:
         raise UserError(
             f"--to lora-gguf writes one adapter, and --checkpoint_dir names {len(model.checkpoints)}: "
             "name one, or take --to gguf, which merges them"
         )
-    written = lora_gguf_of(model, Path(model.checkpoints[0]))
-    file, base = context.folder / f"{context.name}-lora.gguf", context.scratch / "base.f16.gguf"
-    shutil.copyfile(written, file)
-    convert_folder(base_folder(model), {"f16": base}, pickles=model.allow_pickle, pre=context.options.gguf_pre)
-    job = {"file": str(base), "adapter": str(file), "template": context.source.template.jinja}
-    return [Form("lora-gguf", file.name, GGUF_READER, job)]
+    return lora_gguf_of(model, Path(model.checkpoints[0]))
 
 
 def _lora(context: ExportContext) -> list[Form]:
     """Write the folder `lora`: the difference to a base as an adapter of peft."""
     from carellama.export.lora import write_lora
 
-    model = context.source.model
-    if not context.options.lora_base and not model.checkpoints:
-        raise UserError("--to lora: --lora_base is missing: name the model that the adapter is for")
-    named = context.options.lora_base or model.model_name_or_path
-    target = context.folder / "lora"
+    model, named, target = context.source.model, _base_of_lora(context), context.folder / "lora"
     found, base = write_lora(context.merged, target, replace(model, model_name_or_path=named, checkpoint_dir=None),
         rank=context.options.lora_rank, dtype=context.source.stored)  # fmt: skip
     print_status(f"lora: {found}")
     context.notes.append(f"lora: {found}")
     return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)})]
+
+
+def _base_of_lora(context: ExportContext) -> str:
+    model, named = context.source.model, context.options.lora_base
+    if not named and not model.checkpoints:
+        raise UserError("--to lora: --lora_base is missing: name the model that the adapter is for")
+    return named or model.model_name_or_path
 
 
 def _gptq(context: ExportContext) -> list[Form]:

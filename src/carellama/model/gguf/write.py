@@ -83,7 +83,7 @@ def gguf_of(model: ModelOptions, gguf_type: str, pre: str | None = None) -> Path
             else:
                 with tempfile.TemporaryDirectory(dir=making.parent, prefix=f".{target.name}.tmp-") as temporary:
                     vocabulary, merged = Path(temporary) / "vocabulary.gguf", Path(temporary) / name
-                    _convert(folder, vocabulary, what, "--vocab-only", half=True, pickles=model.allow_pickle, pre=pre)
+                    check_convertible(folder, vocabulary, what, pickles=model.allow_pickle, pre=pre)
                     _merge(model, merged)  # takes minutes: only what the converter knows
                     convert_folder(merged, files, what=what, pre=pre)
     return target / f"{name}.gguf"
@@ -209,6 +209,11 @@ def convert_folder(
             found[stored] = type_counts(whole)
             whole.replace(files[stored])
     return found
+
+
+def check_convertible(folder: Path, target: Path, what: str, *, pickles: bool = False, pre: str | None = None) -> None:
+    """Raise `NotConvertible` or `UserError` as `convert_folder` does, in seconds: the vocabulary alone is written."""
+    _convert(folder, target, what, "--vocab-only", half=True, pickles=pickles, pre=pre)
 
 
 def _convert(
