@@ -271,3 +271,55 @@ def test_all_layers_are_not_those_of_an_adapter_of_two(tmp_path):
         apply_adapters(make_model(), plan_adapters(base(first), lora(lora_target="all")))
     every = trained(make_model(), tmp_path / "every", lora_target="all")
     assert apply_adapters(make_model(), plan_adapters(base(every), lora(lora_target="all"))).peft_config
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize(
+    "changes",
+    [{"target_modules": ["embed_tokens"]}, {"target_modules": ["q_proj", "lm_head"]},
+     {"target_modules": ["embed_tokens", "lm_head"]}, {"modules_to_save": ["lm_head"]}],
+    ids=["embedding", "head", "both", "whole head"],
+)  # fmt: skip
+def test_an_adapter_of_embedding_or_head_is_merged_into_its_own_weights(tmp_path, tied, changes):
+    """peft keeps the weights of the base with such an adapter; what embedding and head share, it would change twice."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    settings: dict[str, Any] = {"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", "r": 4} | changes
+    made = get_peft_model(make_model(tie_word_embeddings=tied), LoraConfig(**settings))
+    shake(made, 1).save_pretrained(str(tmp_path / "a"))
+    expected = logits(PeftModel.from_pretrained(make_model(tie_word_embeddings=tied), str(tmp_path / "a")))
+    assert (expected - logits(make_model(tie_word_embeddings=tied))).abs().max() > 0.01
+    adapted = apply_adapters(make_model(tie_word_embeddings=tied), plan_adapters(base(tmp_path / "a")))
+    merged = merge_adapters(adapted)
+    torch.testing.assert_close(logits(merged), expected, atol=1e-5, rtol=1e-5)
+    assert not merged.config.tie_word_embeddings  # else transformers 4 reads one weight for both
+    merged.save_pretrained(tmp_path / "merged")
+    read = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(read), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_tied_weights_stay_tied_where_both_change_alike(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], trainable_token_indices=[5, 6])
+    made = shake(get_peft_model(make_model(tie_word_embeddings=True), settings), 1)
+    made.save_pretrained(str(tmp_path / "a"))
+    merged = merge_adapters(apply_adapters(make_model(tie_word_embeddings=True), plan_adapters(base(tmp_path / "a"))))
+    torch.testing.assert_close(logits(merged), logits(made), atol=1e-5, rtol=1e-5)
+    assert merged.config.tie_word_embeddings and merged.lm_head.weight is merged.model.embed_tokens.weight
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"alora_invocation_tokens": [7, 8]}, "an activated LoRA"), ({"lora_bias": True}, "has a bias for model")],
+    ids=["alora", "bias"],
+)  # fmt: skip
+def test_an_adapter_that_no_weights_can_hold_is_not_merged(tmp_path, changes, said):
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], **changes)
+    get_peft_model(make_model(), settings).save_pretrained(str(tmp_path / "a"))
+    adapted = apply_adapters(make_model(), plan_adapters(base(tmp_path / "a")))
+    with pytest.raises(UserError, match=said):
+        merge_adapters(adapted)

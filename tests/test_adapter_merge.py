@@ -117,8 +117,11 @@ def test_numbers_of_weights_are_read() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [({"use_dora": True}, "is a DoRA"), ({"modules_to_save": ["lm_head"]}, "has whole modules"),
-     ({"peft_type": "LOHA"}, "is of kind loha")],
-    ids=["dora", "modules", "loha"],
+     ({"peft_type": "LOHA"}, "is of kind loha"), ({"lora_bias": True}, "has trained biases"),
+     ({"init_lora_weights": "pissa_niter_4"}, "began with pissa_niter_4"),
+     ({"init_lora_weights": "OLoRA"}, "began with OLoRA"), ({"layer_replication": [[0, 2], [1, 2]]}, "repeats layers"),
+     ({"alora_invocation_tokens": [7, 8]}, "is an activated LoRA")],
+    ids=["dora", "modules", "loha", "bias", "pissa", "olora", "layers", "alora"],
 )  # fmt: skip
 def test_an_adapter_that_is_more_than_a_sum_is_refused(two, tmp_path, changes, says) -> None:
     other = tmp_path / "other"

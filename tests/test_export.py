@@ -106,6 +106,10 @@ def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_p
         export(model, None, target, overwrite_output_dir=True)
     with pytest.raises(UserError, match="which is read"):
         export(model, None, tiny_folder, overwrite_output_dir=True)
+    shutil.copytree(tiny_folder, tmp_path / "base")
+    with pytest.raises(UserError, match="which is read"):
+        export(model, None, tmp_path / "base", overwrite_output_dir=True, to="lora", lora_base=str(tmp_path / "base"))
+    shutil.rmtree(tmp_path / "base")
     assert (target / "letter.txt").read_text() == "dear"
     (target / "letter.txt").unlink()
     export(model, None, target)

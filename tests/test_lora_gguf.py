@@ -11,9 +11,12 @@ import pytest
 import torch
 
 from carellama.config.data import PromptOptions
+from carellama.config.engine import EngineOptions
 from carellama.config.model import ModelOptions
+from carellama.engine.transformers.load import load
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
+from carellama.model.gguf.converter import NotConvertible
 from carellama.model.gguf.write import lora_folder_of_gguf, lora_gguf_of
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
@@ -135,3 +138,16 @@ def test_other_files_are_no_adapters(tmp_path: Path) -> None:
     writer.close()
     with pytest.raises(UserError, match="a whole model"):
         check_model(ModelOptions("smollm2-135m"), {"own": str(tmp_path / "model.gguf")})
+
+
+@pytest.mark.parametrize("changes", [{"init_lora_weights": "pissa"}, {"alora_invocation_tokens": [7, 8]}], ids=str)
+def test_an_adapter_that_is_more_than_factors_beside_the_base_is_refused(
+    changes: dict[str, Any], base: Path, tmp_path: Path
+) -> None:
+    """llama.cpp would add the factors to the base as it was: other answers, without a word."""
+    adapter = adapter_of(base, tmp_path / "adapter", **changes)
+    with pytest.raises(NotConvertible, match=r"which llama\.cpp does not know: give it as --checkpoint_dir"):
+        lora_gguf_of(ModelOptions(str(base)), adapter)
+    beside = EngineOptions(adapters=f"one={adapter}")
+    with pytest.raises(UserError, match=f"--adapters one={adapter} .*: give it as --checkpoint_dir"):
+        load(ModelOptions(str(base)), PromptOptions(), beside)

@@ -243,6 +243,16 @@ def test_modelscope_gives_the_same_model_and_goes_on_after_a_break(hub: Hub, tin
         with_named_weights(options("lab/none", hub="modelscope"), PromptOptions())
 
 
+def test_another_revision_of_modelscope_is_another_folder(hub: Hub) -> None:
+    """What was fetched of `master` is not given out as what was asked for."""
+    latest, _ = with_named_weights(options("lab/toy", hub="modelscope"), PromptOptions())
+    hub.asked.clear()
+    older, _ = with_named_weights(options("lab/toy", hub="modelscope", model_revision="v1.0"), PromptOptions())
+    assert older.model_name_or_path != latest.model_name_or_path
+    fetched = [path for _, path, _ in hub.asked if "FilePath=model.safetensors" in path]
+    assert fetched and all("Revision=v1.0" in path for path in fetched)
+
+
 def test_what_is_not_there_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

@@ -89,7 +89,7 @@ def merge_weighted(
     import torch
     from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 
-    from carellama.model.adapters import load_adapter
+    from carellama.model.adapters import load_adapter, separate_tied_weights, settle_tied_weights
 
     weights = torch.tensor(merge.weights_of(folders))
     for folder in folders:
@@ -98,12 +98,15 @@ def merge_weighted(
     names = [f"part{number}" for number in range(len(folders))]
     for name, folder in zip(names, folders, strict=True):
         adapted = load_adapter(adapted, folder, name, allow_pickle=allow_pickle)
+    separate_tied_weights(adapted)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(merge.random_seed)
         for layer in adapted.modules():
             if isinstance(layer, BaseTunerLayer):
                 _change(layer, names, weights, merge)
-    return cast("PreTrainedModel", cast("BaseTuner", adapted.base_model).unload())
+    merged = cast("PreTrainedModel", cast("BaseTuner", adapted.base_model).unload())
+    settle_tied_weights(merged)
+    return merged
 
 
 def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: AdapterMerge) -> None:
@@ -125,19 +128,19 @@ def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: Adap
 
 
 def _check_plain(folder: Path) -> None:
+    from carellama.model.adapter_plan import beyond_lora_reason
     from carellama.model.load import read_adapter_json
 
     config = read_adapter_json(folder)
     kind = str(config.get("peft_type") or "LORA").upper()
-    reason = None
     if kind != "LORA":
         reason = f"is of kind {kind.lower()}"
     elif config.get("use_dora"):
         reason = "is a DoRA, whose change is no sum"
     elif config.get("modules_to_save") or config.get("trainable_token_indices"):
         reason = "has whole modules or tokens of its own, of which there can be only one"
-    elif config.get("bias", "none") != "none":
-        reason = "has trained biases"
+    else:
+        reason = beyond_lora_reason(config)
     if reason:
         raise UserError(
             f"--merge: {folder} {reason}; adapters with weights have to be plain LoRA: leave --merge out to put the "

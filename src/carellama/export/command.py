@@ -65,7 +65,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     no export), for too little disk space, for what cannot be loaded, and for a form past its tolerance.
     """
     output = Path(options.output_dir).expanduser()
-    read_from = map(Path, (model.model_name_or_path, *model.checkpoints))
+    read_from = [Path(name) for name in _read_names(model, options)]
     check_output(output, read_from, overwrite=options.overwrite_output_dir)
     if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", options.max_shard_size, re.IGNORECASE):
         raise UserError(f"--max_shard_size {options.max_shard_size}: give a size like 5GB or 500MB")
@@ -101,6 +101,12 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
     return table
+
+
+def _read_names(model: ModelOptions, options: ExportOptions) -> list[str]:
+    """All that an export may read, by the names that were given."""
+    others = [options.lora_base or "", options.importance, *split_commas(options.results)]
+    return [name for name in (model.model_name_or_path, *model.checkpoints, *others) if name]
 
 
 def _fill(context: ExportContext) -> ParityTable:

@@ -69,7 +69,7 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
     Raises `UserError` for what cannot be loaded.
     """
     from carellama.model.adapter_plan import plan_adapters
-    from carellama.model.adapters import apply_adapters
+    from carellama.model.adapters import apply_adapters, check_mergeable
     from carellama.model.load import (
         checkpoint_kind,
         load_model,
@@ -96,6 +96,7 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
         if kind == "causal":
             base, note = better_base(model, base, tokenizer)
         adapted = apply_adapters(base, plan)
+        check_mergeable(adapted)  # before minutes are spent on asking it
     else:
         if base.num_parameters() <= EXACT_WEIGHTS:
             base.float()  # so that the rounding of what is written shows in the comparison

@@ -25,6 +25,8 @@ from carellama.weights import ADAPTER, is_adapter
 
 Trained = Literal["adapter", "layers", "all", "nothing"]
 TRAINS: dict[str, Trained] = {"lora": "adapter", "freeze": "layers", "full": "all", "none": "nothing"}
+# peft's names of beginnings that take the first factors out of the base's weights, or round them
+CHANGES_BASE = ("pissa", "corda", "olora", "loftq", "lora_ga")
 OF_ADAPTER = {  # option -> its name in adapter_config.json
     "peft_type": "peft_type", "lora_rank": "r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout",
     "lora_target": "target_modules", "use_rslora": "use_rslora", "use_dora": "use_dora",
@@ -107,10 +109,29 @@ def trained_checkpoints(options: RunOptions, last: ModelKind | None = None) -> l
     return [*earlier, output]
 
 
+def beyond_lora_reason(config: Mapping[str, object]) -> str:
+    """Say why an adapter is more than factors beside weights that stay as they are, or nothing.
+
+    peft changes the base itself when it loads such an adapter: for good, and for every other adapter on it.
+    """
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(CHANGES_BASE):
+        return f"began with {start}, which changes the weights of the base"
+    if config.get("layer_replication"):
+        return "repeats layers of the base (layer_replication)"
+    if config.get("alora_invocation_tokens"):
+        return "is an activated LoRA (aLoRA), which works from certain tokens on only"
+    if config.get("bias", "none") != "none" or config.get("lora_bias"):
+        return "has trained biases"
+    return ""
+
+
 def _not_combinable_reason(config: Mapping[str, object]) -> str:
     """Say why an adapter cannot answer beside others, or nothing."""
     if config["peft_type"] != "LORA":
         return f"is an adapter of the kind {config['peft_type']}, not LORA"
+    if reason := beyond_lora_reason(config):
+        return reason
     if config.get("use_dora"):
         return "is a DoRA adapter, whose effect depends on those before it"
     return "brings rows of new tokens" if config.get("trainable_token_indices") else ""

@@ -154,7 +154,8 @@ class ReferenceModel:
 def merge_adapters(model: AnyModel) -> PreTrainedModel:
     """Return the model with its adapters added to its weights; a model without adapters as it is.
 
-    Each layer is summed in float32 and rounded once. Raises `UserError` for quantised weights.
+    Each layer is summed in float32 and rounded once. Embedding and head that shared a weight have one each where only
+    one of them changes. Raises `UserError` for quantised weights, and for an adapter that no weights can hold.
     """
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -163,6 +164,8 @@ def merge_adapters(model: AnyModel) -> PreTrainedModel:
         return model
     if getattr(model.get_base_model(), "is_quantized", False):
         raise UserError("adapters cannot be merged into quantised weights without loss: leave --quantization_bit out")
+    check_mergeable(model)
+    separate_tied_weights(model)
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
             of_experts: Any = getattr(layer, "get_param", None)
@@ -171,7 +174,64 @@ def merge_adapters(model: AnyModel) -> PreTrainedModel:
             weight.data = weight.data.float()
             layer.merge()
             weight.data = weight.data.to(dtype)
-    return cast("PreTrainedModel", cast("BaseTuner", model.base_model).unload())
+    merged = cast("PreTrainedModel", cast("BaseTuner", model.base_model).unload())
+    settle_tied_weights(merged)
+    return merged
+
+
+def check_mergeable(model: AnyModel) -> None:
+    """Raise `UserError` for an adapter whose effect no weights of the base can have."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        return
+    for name, config in model.peft_config.items():
+        if getattr(config, "alora_invocation_tokens", None):
+            raise UserError("an activated LoRA (aLoRA) works from certain tokens on only: it cannot be merged")
+        for path, layer in model.named_modules():
+            biases: Any = getattr(layer, "lora_bias", None)
+            if biases and biases.get(name) and getattr(layer.get_base_layer(), "bias", None) is None:
+                raise UserError(
+                    f"the adapter has a bias for {path.removeprefix('base_model.model.')}, a layer that has none: it "
+                    "cannot be merged"
+                )
+
+
+def separate_tied_weights(model: PeftModel) -> None:
+    """Give each adapted layer a weight of its own: what is added to one must not reach another by a shared one."""
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    owners: dict[int, int] = {}
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            owners[id(weight)] = owners.get(id(weight), 0) + 1
+    for layer in model.modules():
+        under: Any = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else None
+        shared = getattr(under, "weight", None)
+        if isinstance(shared, torch.nn.Parameter) and owners.get(id(shared), 0) > 1:
+            under.weight = torch.nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
+
+
+def settle_tied_weights(model: PreTrainedModel) -> None:
+    """Tie embedding and head again where they are equal; else have config.json say that they are two.
+
+    transformers 4 and others obey that entry, and would read one for both.
+    """
+    import torch
+
+    entry, head = model.get_input_embeddings(), model.get_output_embeddings()
+    configs = [
+        one for one in (model.config, model.config.get_text_config()) if getattr(one, "tie_word_embeddings", False)
+    ]
+    first, second = getattr(entry, "weight", None), getattr(head, "weight", None)
+    if not configs or first is None or second is None or first is second:
+        return
+    if torch.equal(first, second):
+        cast("torch.nn.Linear", head).weight = cast("torch.nn.Embedding", entry).weight
+        return
+    for config in configs:
+        config.tie_word_embeddings = False
 
 
 def describe_trainable(model: torch.nn.Module) -> str:
@@ -280,6 +340,7 @@ def _missing_weights_reason(model: PeftModel, name: str, weights: dict[str, torc
     from peft import get_peft_model_state_dict
 
     taken = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    weights = {key: weight for key, weight in weights.items() if ".base_layer." not in key}  # the base's, as peft adds
     places, layers = ({key.rpartition(".lora_")[0] or key for key in keys} for keys in (weights, taken))
     if places == layers:
         return ""

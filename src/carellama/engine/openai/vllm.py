@@ -33,6 +33,7 @@ from carellama.engine.openai.upstreams import ServerInfo
 from carellama.errors import UserError, lookup
 from carellama.files import print_status
 from carellama.hardware import gpu_count
+from carellama.model.adapter_plan import beyond_lora_reason
 from carellama.model.zoo.resolve import model_folder
 from carellama.templates.format import Format, formats, jinja_of
 
@@ -313,6 +314,8 @@ def _rank(folder: Path) -> int:
     why = [name for name in UNSUPPORTED_ADAPTER_KEYS if config.get(name)] if kind == "LORA" else [f"peft_type {kind}"]
     if why:
         raise UserError(f"{folder} has {why[0]}, which vLLM does not serve: merge it with carellama export")
+    if reason := beyond_lora_reason(config):
+        raise UserError(f"{folder} {reason}, which vLLM does not serve: merge it with carellama export")
     return int(rank)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from carellama.engine.base import MOST_CONTEXT
 from carellama.engine.transformers.engine import DEFAULT_BATCH_SIZE, TransformersEngine
+from carellama.errors import UserError
 from carellama.hardware import has_gpu
 from carellama.templates.template import get_template
 
@@ -35,7 +36,7 @@ def load(
 
     An adapter of `--adapters` answers on top of the checkpoints of `--checkpoint_dir`.
     """
-    from carellama.model.adapter_plan import plan_adapters
+    from carellama.model.adapter_plan import beyond_lora_reason, plan_adapters, read_adapter_config
     from carellama.model.adapters import apply_adapters, load_adapter
     from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
@@ -49,6 +50,8 @@ def load(
     for name in names:
         assert arguments is not None
         folder = Path(arguments.adapter_folders[name]).expanduser()
+        if reason := beyond_lora_reason(read_adapter_config(folder)):
+            raise UserError(f"--adapters {name}={folder} {reason}: give it as --checkpoint_dir")
         prepared = load_adapter(prepared, folder, f"{BESIDE}{name}", allow_pickle=model.allow_pickle)
     if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
         prepared = prepared.to("cuda")

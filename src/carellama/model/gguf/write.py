@@ -45,7 +45,7 @@ WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
 PAPERS = ("*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken")
-UNKNOWN = ("use_dora", "trainable_token_indices", "modules_to_save", "alpha_pattern", "fan_in_fan_out", "lora_bias")
+UNKNOWN = ("use_dora", "trainable_token_indices", "modules_to_save", "alpha_pattern", "fan_in_fan_out")
 CONVERT_LORA = "from carellama.model.gguf.lora import write; write(*sys.argv[1:])"
 READ_LORA = "from carellama.model.gguf.lora import read; read(*sys.argv[1:])"
 
@@ -288,9 +288,11 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
 
 def _no_plain_lora(settings: dict[str, object]) -> str:
     """Say why an adapter is no plain LoRA, or nothing."""
+    from carellama.model.adapter_plan import beyond_lora_reason
+
     if settings.get("peft_type") != "LORA":
         return f"is an adapter of the kind {settings.get('peft_type')}, which llama.cpp does not know"
     for name in UNKNOWN:
         if settings.get(name):
             return f"has {name}, which llama.cpp does not know"
-    return "" if settings.get("bias", "none") == "none" else "has biases, which llama.cpp does not know"
+    return f"{reason}, which llama.cpp does not know" if (reason := beyond_lora_reason(settings)) else ""

@@ -210,15 +210,16 @@ def _literal(name: str) -> str:
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
 
 
-def modelscope_folder(repo: str) -> Path:
-    """Where a repository of ModelScope is kept."""
-    return model_home() / "modelscope" / repo.replace("/", "--")
+def modelscope_folder(repo: str, revision: str = "master") -> Path:
+    """Where a revision of a repository of ModelScope is kept."""
+    name = repo if revision == "master" else f"{repo}@{revision}"
+    return model_home() / "modelscope" / name.replace("/", "--")
 
 
 def _fetch_modelscope(listing: Listing) -> Path:
     from filelock import FileLock
 
-    target = modelscope_folder(listing.repo)
+    target = modelscope_folder(listing.repo, listing.commit)
     incoming = target.with_name(f".{target.name}.incoming")
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_name(f".{target.name}.lock")):
