@@ -70,8 +70,9 @@ def trained(tmp_path: Path, tiny_folder: Path) -> ModelOptions:
         "base_model": str(base),
         "settings": {
             "data": {"template": "vicuna"},
-            "finetuning": {"stage": "sft", "finetuning_type": "lora", "lora_rank": 8},
-            "training": {"learning_rate": 1e-4, "seed": 42},
+            "model": {"rope_factor": 2.0},
+            "finetuning": {"stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "num_layer_trainable": 3},
+            "training": {"learning_rate": 1e-4, "seed": 42, "num_train_epochs": 3.0, "max_steps": 40},
         },
         "data": [
             {"name": "cmexam", "where": str(tmp_path / "cmexam.json"), "hub": None, "languages": ["zh"],
@@ -116,6 +117,8 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
         assert said in english, said
     for said in ("用途", "不适用于", "局限", "90 分钟", "数据集 own 的许可证未知", "中文和英文的一般健康信息"):
         assert said in chinese, said
+    assert "| max_steps | 40 |" in english  # and nothing that had no effect beside the others
+    assert not re.search("rope_factor|num_layer_trainable|num_train_epochs", english + chinese)
     assert str(tmp_path) not in english + chinese and "/home/x" not in english + chinese
     assert (folder / "LICENSE").read_text() == "terms" and "(LICENSE)" in english
 
@@ -198,6 +201,8 @@ def test_the_card_of_chai_keeps_its_schema_and_invents_nothing(trained, triage, 
                  "StakeholdersConsulted", "TargetedPatientPopulation"):  # fmt: skip
         assert text[name] == "To be filled in by the developer", name
     assert "acme/tiny-llama" in text["FoundationModels"] and "SHA-1 aa11" in text["DevelopmentDataCharacterization"]
+    assert "general health information in Chinese and English." in text["IntendedUseAndWorkflow"]
+    assert "The licence of the data own is not known." in text["Transparency"]
     values = [json.loads(one.text or "") for one in root.iter(f"{space}ValueJson")]
     assert {"kind": "single", "value": 5.0, "unit": "%"} in values and len(values) >= 5
     assert str(tmp_path) not in (folder / FILE).read_text()
@@ -206,5 +211,6 @@ def test_the_card_of_chai_keeps_its_schema_and_invents_nothing(trained, triage, 
 def test_a_card_without_records_says_so(tiny_folder, tiny_tokenizer, tmp_path) -> None:
     folder = write(tmp_path / "out", ModelOptions(str(tiny_folder)), tiny_tokenizer, parity="equal")
     text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "general health information in languages that are not stated." in text
     assert "There is no record of its training" in text and "No evaluation of this model is recorded" in text
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "unknown"

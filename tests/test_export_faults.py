@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ import preloaded
 from carellama.config.commands import ExportOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
+from carellama.export import command
 from conftest import make_model, make_tokenizer
 from exporting import export
 
@@ -134,3 +136,18 @@ def test_parity_is_what_json_readers_take(tiny_folder: Path, tmp_path: Path) -> 
     export(ModelOptions(str(tiny_folder)), None, tmp_path / "out")
     read = json.loads((tmp_path / "out" / "parity.json").read_text(), parse_constant=lambda word: pytest.fail(word))
     assert read["rows"][0]["form"] == "hf" and read["past"] == []
+
+
+def test_each_form_has_its_command_and_its_room_on_the_disk() -> None:
+    options = ExportOptions("Ward", to="gguf,ollama", gguf_type="q8_0,f16")
+    assert command._uses(Path("Ward"), options) == [
+        "carellama chat --model_name_or_path Ward/Ward.q8_0.gguf",
+        "ollama create ward -f Ward/Modelfile",
+    ]
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=1))
+    source: Any = SimpleNamespace(
+        weights=10**9, stored="float32", kind="causal", network=SimpleNamespace(config=config)
+    )
+    forms = ("hf", "hf,openvino", "hf,lora-gguf", "hf,gptq", "hf,gguf")
+    needed = [command._bytes_needed(source, ExportOptions("out", to=one)) / 10**9 for one in forms]
+    assert [round(one - needed[0], 2) for one in needed] == [0, 4, 2, 0.65, 4.7]  # a .gguf and what it is made from

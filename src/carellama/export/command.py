@@ -42,6 +42,7 @@ from carellama.model.quiet import QUICK_BYTES
 
 # Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
 BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
+BESIDE = {"lora-gguf": "f16", "gptq": "q4_0", "awq": "q4_0"}  # the base that it is compared on; weights in 4 bits
 SLOW_WEIGHTS = 50_000_000  # from here on the comparison takes long enough to be announced
 
 
@@ -54,8 +55,22 @@ def main(argv: Sequence[str]) -> None:
     print(f"exported to {folder}\n{table}")
     if options.push_to:
         print(push(folder, options.push_to, public=options.push_public, token=model.hf_auth_token))
-    if table.perplexity is not None and "hf" in options.targets:  # a reward model does not answer
-        print(f"next: carellama chat --model_name_or_path {shlex.quote(str(folder))}")
+    if table.perplexity is not None:  # a reward model does not answer
+        for at, use in enumerate(_uses(folder, options)):
+            print(f"{'  or' if at else 'next'}: {use}")
+
+
+def _uses(folder: Path, options: ExportOptions) -> list[str]:
+    """Commands that use what was written."""
+    name, kind, found = folder.resolve().name, options.gguf_types[0], []
+    if "hf" in options.targets:
+        found.append(f"carellama chat --model_name_or_path {shlex.quote(str(folder))}")
+    if {"gguf", "ollama"} & {*options.targets}:
+        file = shlex.quote(str(folder / f"{name}.{kind}.gguf"))
+        found.append(f"carellama chat --model_name_or_path {file}")
+    if "ollama" in options.targets:
+        found.append(f"ollama create {shlex.quote(name.lower())} -f {shlex.quote(str(folder / 'Modelfile'))}")
+    return found
 
 
 def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
@@ -208,6 +223,9 @@ def _bytes_needed(source: Source, options: ExportOptions) -> int:
     folder = source.weights * getattr(torch, source.stored).itemsize * 1.02 + (64 << 20)
     files = sum(source.weights * BYTES[kind] for kind in options.gguf_types if options.writes_gguf)
     files *= 2 if "web" in options.targets else 1
+    whole = source.weights * getattr(torch, source.stored).itemsize
+    files += whole * (options.writes_gguf + ("openvino" in options.targets))  # what each .gguf is made from
+    files += source.weights * sum(BYTES[kind] for target, kind in BESIDE.items() if target in options.targets)
     rows = 0 if source.kind == "reward" else source.network.config.get_text_config().vocab_size
     logits = 2 * 2100 * rows * 4  # before and after
     return int(folder + files + logits)

@@ -16,7 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from carellama.export.cards.facts import CardFacts
-from carellama.export.cards.page import WORDS
+from carellama.export.cards.page import WORDS, clash_lines, spoken_languages
 from carellama.export.cards.results import Result
 from carellama.export.parity.table import ParityTable
 from carellama.package_data import package_yaml
@@ -64,7 +64,7 @@ def _known(facts: CardFacts) -> dict[str, str]:
     """The texts that follow from records."""
     words = package_yaml(WORDS)["en"]
     reward = facts.kind == "reward"
-    spoken = ", ".join(facts.languages) or "languages that are not stated"
+    spoken = spoken_languages(facts.languages, "en")
     base = facts.base.hub or facts.base.name
     stages = ", ".join(f"{one.stage} ({one.method})" for one in facts.trainings)
     data = _bullets(
@@ -85,9 +85,7 @@ def _known(facts: CardFacts) -> dict[str, str]:
         "base": f"{base} (licence: {facts.base.licence or 'not known'})",
         "data": data,
         "types": f"Input: text in {spoken}. Output: {'a number' if reward else 'text'}.",
-        "licence": _bullets(
-            [f"{one.source}: {one.kind.replace('_', ' ')}, {one.licence or 'not stated'}" for one in facts.clashes]
-        ),
+        "licence": _bullets(clash_lines(facts, words)),
         "evaluations": ", ".join(dict.fromkeys(one.test for one in facts.results)),
     }
 

@@ -201,7 +201,7 @@ def _training(record: JSONObject) -> Training:
         (name, settings[group][name])
         for group, names in SHOWN_SETTINGS.items()
         for name in names
-        if settings.get(group, {}).get(name) not in (None, "", False)
+        if settings.get(group, {}).get(name) not in (None, "", False) and _counts(name, settings)
     )
     finetuning = settings.get("finetuning", {})
     return Training(
@@ -217,6 +217,19 @@ def _training(record: JSONObject) -> Training:
         versions=tuple(record.get("versions", {}).items()),
         machine=str(record.get("machine") or ""),
     )
+
+
+def _counts(name: str, settings: JSONObject) -> bool:
+    """Whether a setting had an effect beside the others."""
+    method = settings.get("finetuning", {}).get("finetuning_type")
+    steps = (settings.get("training", {}).get("max_steps") or 0) > 0
+    if name == "rope_factor":
+        return bool(settings.get("model", {}).get("rope_scaling"))
+    if name in ("num_layer_trainable", "name_module_trainable"):
+        return bool(method == "freeze")
+    if name.startswith("lora_") or name == "peft_type":
+        return bool(method == "lora")
+    return {"max_steps": steps, "num_train_epochs": not steps}.get(name, True)
 
 
 def _data(entry: JSONObject) -> DataFact:

@@ -60,21 +60,30 @@ def _summary(facts: CardFacts, words: dict[str, Any]) -> list[str]:
 
 
 def _clashes(facts: CardFacts, words: dict[str, Any]) -> list[str]:
-    if not facts.clashes:
-        return []
+    lines = [f"- {line}" for line in clash_lines(facts, words)]
+    return [f"## {words['clashes']}", "", words["clash_intro"], "", *lines, ""] if lines else []
+
+
+def clash_lines(facts: CardFacts, words: dict[str, Any]) -> list[str]:
+    """What does not agree, in words."""
     lines = []
     for one in facts.clashes:
         unknown = one.kind.startswith("unknown")
         source = one.source if unknown else words["the_data"].format(source=one.source)
         source = words["the_base"] if one.source == "base" else source
         declared = one.declared or words["unstated"]
-        lines.append(f"- {words['clash'][one.kind].format(source=source, licence=one.licence, declared=declared)}")
-    return [f"## {words['clashes']}", "", words["clash_intro"], "", *lines, ""]
+        lines.append(words["clash"][one.kind].format(source=source, licence=one.licence, declared=declared))
+    return lines
+
+
+def spoken_languages(languages: Sequence[str], language: str) -> str:
+    """The names of languages, in one of the two of the card."""
+    names: dict[str, str] = package_yaml(WORDS)["languages"][language]
+    return names["and"].join(names.get(one, one) for one in languages) or names["none"]
 
 
 def _use(facts: CardFacts, words: dict[str, Any], language: str) -> list[str]:
-    names = package_yaml(WORDS)["languages"][language]
-    spoken = names["and"].join(names.get(one, one) for one in facts.languages) or names["en"]
+    spoken = spoken_languages(facts.languages, language)
     reward = facts.kind == "reward"
     uses = words["reward_uses"] if reward else [one.format(languages=spoken) for one in words["uses"]]
     limits = [*(words["reward_limits"] if reward else words["limit"][:1]), *words["limit"][1:]]
