@@ -41,6 +41,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
     ("options", "said"),
     [
         ({"to": "hf,ggfu"}, r"unknown word of --to 'ggfu'\. Did you mean 'gguf'\? Known: "),
+        ({"to": "hf,GGUF"}, r"unknown word of --to 'GGUF'\. Did you mean 'gguf'\?"),
         ({"to": "hf,hf"}, "name each once"),
         ({"to": " , "}, "--to names nothing; known: hf"),
         ({"gguf_type": "q4_k_m"}, r"unknown word of --gguf_type 'q4_k_m'\. Did you mean 'q4_K_M'\?"),
@@ -151,3 +152,17 @@ def test_each_form_has_its_command_and_its_room_on_the_disk() -> None:
     forms = ("hf", "hf,openvino", "hf,lora-gguf", "hf,gptq", "hf,gguf")
     needed = [command._bytes_needed(source, ExportOptions("out", to=one)) / 10**9 for one in forms]
     assert [round(one - needed[0], 2) for one in needed] == [0, 4, 2, 0.65, 4.7]  # a .gguf and what it is made from
+
+
+def test_a_folder_that_can_not_be_replaced_is_refused_at_once(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mounted disk of a container or the current folder: the system says no at the last step, after all the work."""
+    model = ModelOptions(str(tiny_folder))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--output_dir \. is the current folder .* as output_export"):
+        export(model, None, Path())
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(UserError, match="a mounted disk"):
+        export(model, None, Path("disk"))

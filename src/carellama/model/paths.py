@@ -69,6 +69,11 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
     """Refuse to write over anything but, if asked to, an older model that nothing here is read from."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file")
+    if folder.exists() and (folder.samefile(Path.cwd()) or folder.is_mount()):
+        raise UserError(
+            f"--output_dir {folder} is the current folder or a mounted disk, in whose place no finished folder can be "
+            f"put: name a folder in it, as {folder / 'output_export'}"
+        )
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
