@@ -127,7 +127,7 @@ def main() -> None:
         print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
         if arguments.json:
             arguments.json.write_text(json.dumps(rows, ensure_ascii=False, indent=1), encoding="utf-8")
-    print("| trained with | named | place | lead (standard errors) | second | end token |\n|" + " --- |" * 6)
+    print("| trained with | named | place | lead (matches) | second | end token |\n|" + " --- |" * 6)
     for one in rows:
         named = ", ".join(one["named"]) or f"cannot tell ({one['best']})"
         place = f"{one['place']} of {one['of']}" if one["place"] else ""

@@ -10,17 +10,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from carellama.evaluate.chat_formats.check import (
-    OWN,
-    AnswerScore,
-    Score,
-    candidates,
-    check_formats,
-    decide,
-    load_answers,
-    score_answers,
-)
+from carellama.evaluate.chat_formats.answer_scores import AnswerScore, answer_logprobs, score_answers
+from carellama.evaluate.chat_formats.candidates import OWN, Pair, candidates, load_answers
+from carellama.evaluate.chat_formats.check import Score, check_formats, decide, decide_lora
 from carellama.evaluate.chat_formats.command import check
+from carellama.evaluate.chat_formats.lora_gradients import LoraGradients, lora_b_weights, untrained
 from conftest import make_model, make_tokenizer
 
 
@@ -32,7 +26,7 @@ class Trained:
     def __init__(self, tokenizer: Any, name: str) -> None:
         self.size = len(tokenizer)
         (own,) = (one for one in candidates(tokenizer)[0] if name in one.names)
-        self.prompts = set(own.prompts)
+        self.prompts = {prompt for prompt, _ in own.pairs}
 
     def __call__(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> SimpleNamespace:
         logits = torch.zeros(*input_ids.shape, self.size)
@@ -64,7 +58,7 @@ def test_of_an_untrained_model_it_can_not_tell(tiny_folder, capsys: pytest.Captu
 
 def test_two_formats_that_are_near_are_not_told_apart() -> None:
     def score(name: str, *starts: float, end: float = -0.1) -> Score:
-        return Score((name,), tuple(AnswerScore(start, -1.0, end, 0.0) for start in starts))
+        return Score((name,), tuple(AnswerScore(start, -1.0, end) for start in starts))
 
     near = [score("a", -1.0, -1.2, -1.1), score("b", -1.1, -1.0, -1.2)]
     assert decide(near, [], ()).names == () and "too near" in decide(near, [], ()).reason
@@ -87,25 +81,70 @@ def test_answers_of_several_lengths_in_a_batch_are_scored_as_alone() -> None:
     assert together[0].start == pytest.approx(sum(logprobs[at - 1, at + 5].item() for at in (3, 4, 5)) / 3, abs=1e-4)
 
 
-def test_the_change_is_the_divergence_from_the_model_without_its_adapter() -> None:
+def lora(**settings: Any) -> Any:
+    """A LoRA on a small random model that is sensitive to its prompt."""
     torch.manual_seed(0)
-    network = get_peft_model(make_model(), LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
-    pair = ((5, 6, 7), (8, 9, 10, 11, 2))
-    (said,) = score_answers(network.eval(), [pair])
-    ids = torch.tensor([[*pair[0], *pair[1]]])
-    with torch.inference_mode():
-        after = network(ids).logits[0, 2:5].log_softmax(-1)
-        with network.disable_adapter():
-            before = network(ids).logits[0, 2:5].log_softmax(-1)
-    wanted = torch.nn.functional.kl_div(before, after, log_target=True, reduction="none").sum(-1).mean().item()
-    assert said.change == pytest.approx(wanted, rel=1e-4) and wanted > 1e-4
-    assert said.score == pytest.approx(said._replace(change=0.0).score + 1.5 * wanted)
+    base = make_model(num_hidden_layers=4, initializer_range=0.1)
+    return get_peft_model(base, LoraConfig(target_modules="all-linear", **settings)).eval()
+
+
+@pytest.mark.parametrize("name", ["alpaca", "bentsao_med", "belle", "mistral"])
+def test_the_format_that_moved_the_weights_of_a_lora_is_named(name: str) -> None:
+    tokenizer, network = make_tokenizer(), lora()
+    (own,) = (one for one in candidates(tokenizer)[0] if name in one.names)
+    weights = lora_b_weights(network)
+    with untrained(network):  # a step down the gradient of answers that are not the short ones that the check looks at
+        long = sorted(own.pairs, key=lambda pair: -sum(map(len, pair)))[:8]
+        torch.stack([-said.mean() for said in answer_logprobs(network, long)]).mean().backward()
+        steps = [weight.grad.clone() for weight in weights if weight.grad is not None]
+    assert len(steps) == len(weights) > 20
+    for weight, step in zip(weights, steps, strict=True):
+        weight.data.copy_(-0.01 * step.sign())
+    verdict = check_formats(network, tokenizer)
+    assert name in verdict.names, verdict.reason
+    assert verdict.scores[0].match == max(one.match or 0.0 for one in verdict.scores)
+    assert verdict.as_json()["scores"][0]["match"] == verdict.scores[0].match
+
+
+@pytest.mark.parametrize("settings", [{}, {"init_lora_weights": False}], ids=["untrained", "random"])
+def test_of_a_lora_that_learned_nothing_it_cannot_tell(settings: dict[str, Any]) -> None:
+    network = lora(**settings)
+    verdict = check_formats(network, make_tokenizer())
+    assert verdict.names == () and "no format fits the weights" in verdict.reason
+
+
+def test_gradients_are_those_of_the_untrained_lora_and_leave_it_as_it_was() -> None:
+    network = lora(init_lora_weights=False)
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    pairs: list[list[Pair]] = [[((5, 6, 7), (8, 9, 2))], [((7, 8), (8, 9, 2))]]
+    gradients = LoraGradients(network, formats=2)
+    gradients.add(pairs)
+    assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
+    assert len(before) > 20 and len(gradients.matches()) == 2
+    with network.disable_adapter():
+        bare = answer_logprobs(network, pairs[0])[0]
+    with untrained(network):
+        assert torch.allclose(answer_logprobs(network, pairs[0])[0], bare, atol=1e-6)
+        (-answer_logprobs(network, pairs[1])[0].mean()).backward()
+        wanted = lora_b_weights(network)[3].grad
+        assert wanted is not None and torch.allclose(gradients.sums[3][1], wanted.flatten(), atol=1e-7)
+
+
+def test_a_lora_is_named_by_its_match_and_its_lead() -> None:
+    def score(name: str, match: float, end: float = -0.1) -> Score:
+        return Score((name,), (AnswerScore(-1.0, -1.0, end),), match)
+
+    assert decide_lora([score("b", 1.2), score("a", 3.5)], ()).names == ("a",)
+    near = decide_lora([score("a", 3.5), score("b", 3.4)], ())
+    assert near.names == () and "too near" in near.reason
+    assert decide_lora([score("a", 2.0), score("b", 0.1)], ()).names == ()
+    assert "has learned little" in decide_lora([score("a", 3.5, end=-4.0), score("b", 0.0)], ()).reason
 
 
 def test_formats_that_render_alike_are_one_candidate() -> None:
     tokenizer = make_tokenizer()
     made, left_out = candidates(tokenizer)
     alike = next(one.names for one in made if OWN in one.names)
-    assert len({(one.prompts, one.answers) for one in made}) == len(made) > 30 and len(left_out) > 10
+    assert len({one.pairs for one in made}) == len(made) > 30 and len(left_out) > 10
     assert len(alike) >= 1 and sum(len(one.names) for one in made) > len(made)
-    assert all(len(one.prompts) == len(load_answers()) for one in made)
+    assert all(len(one.pairs) == len(load_answers()) for one in made)

@@ -1,27 +1,25 @@
-"""`carellama template check`: which chat format a model was trained with, by what it says of given answers.
+"""`carellama template check`: which chat format a model was trained with.
 
     verdict = check_formats(network, tokenizer)
     verdict.names, verdict.margin, verdict.reason
 
-A model is asked under each format that its tokenizer can carry, and its own. For some short answers, ours, the
-log-probabilities of the answer's tokens are measured, and that of the end token in its place. A model that was trained
-with a format expects the beginning of an answer and its end more under that one; of the words between it knows about as
-much under all. An adapter can be switched off, and what it changes is the greatest under the format that it learned. So
-the score of an answer is (natural logarithms, means)
+Candidates are the formats that the tokenizer can carry, and its own; those that render all of it alike are one.
 
-    first START tokens + REST_SHARE * the other words + END_SHARE * max(end, LEAST_END) + CHANGE_SHARE * change
+A LoRA is compared by its weights (lora_gradients.py): each format has a match, in standard deviations from the mean of
+all. A format is named whose match is at least SURE_MATCH, and LEAD more than the next one's. Where none is after the
+first answers, there are more of them (ANSWERS).
 
-where `change` is the Kullback-Leibler divergence of the model with its adapter from that without, at the first START
-tokens; it is 0 for a model without an adapter. Only tokens of the answer count, so formats with long prompts are
-comparable. All formats see some of the answers, the best of them the others (ROUNDS). The best format is named where
-two things hold, and else "cannot tell" is said, with the reason; the scores are shown in either case:
+Other models are compared by what they say. For some short answers, ours, the log-probabilities of the answer's tokens
+are measured, and that of the end token in its place. A model that was trained with a format expects the beginning of an
+answer and its end more under that one; of the words between it knows about as much under all. All formats see some of
+the answers, the best of them the others (ROUNDS). The best format is named where two things hold:
 
 1. The end token is likely in its place: its mean log-probability is at least SURE_END. No format ends an answer of a
    random model, nor of a base model that has not learned the end.
 2. It beats the next one by MARGIN standard errors of their paired differences over the answers.
 
-Formats that render all of it alike are one candidate with several names. benchmarks/RESULTS.md has what the check named
-and missed on 20 small LoRAs.
+Else "cannot tell" is said, with the reason; the scores are shown in either case. benchmarks/RESULTS.md has what the
+check named of 20 small LoRAs.
 """
 
 from __future__ import annotations
@@ -29,57 +27,25 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import yaml
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from carellama.errors import UserError
-from carellama.package_data import package_text
-from carellama.records import Message
-from carellama.templates.format import formats
-from carellama.templates.template import Template, get_template, is_token
-from carellama.templates.tokenize import GroupEncoder
+from carellama.evaluate.chat_formats.answer_scores import AnswerScore, score_answers
+from carellama.evaluate.chat_formats.candidates import Candidate, candidates, load_answers
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Ids = tuple[int, ...]
-
-OWN = "the tokenizer's own"
-START, REST_SHARE, END_SHARE, CHANGE_SHARE = 3, 0.25, 0.5, 1.5
-LEAST_END = -8.0  # how unlikely an end can count: below it is noise
 SURE_END = -2.0  # 14% for the end token
 MARGIN = 4.0  # standard errors; formats also differ by what no training made, and a wrong one has led by 2.8
 ROUNDS = ((2, 24), (6, 8), (16, 4))  # after so many answers, so many of the formats go on; the last see all answers
-BATCH_TOKENS = 1024
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One text of the conversations, and the formats that render it."""
-
-    names: tuple[str, ...]
-    prompts: tuple[Ids, ...]  # ids of each conversation up to its last answer
-    answers: tuple[Ids, ...]  # ids of the answer with its end
-
-
-class AnswerScore(NamedTuple):
-    """What a model says of one answer; natural logarithms."""
-
-    start: float  # mean of the first tokens
-    words: float  # mean of the tokens behind them
-    end: float  # the end token in its place
-    change: float  # by the adapter, at the first tokens
-
-    @property
-    def score(self) -> float:
-        """The score of the answer."""
-        end = max(self.end, LEAST_END)
-        return self.start + REST_SHARE * self.words + END_SHARE * end + CHANGE_SHARE * self.change
+SURE_MATCH, LEAD = 3.0, 1.0  # standard deviations
+SAID = 2  # answers that are scored under each format beside
+SHORT = 12  # of the answers, these are looked at first
+ANSWERS = (4, 8)  # a LoRA: until it is sure
 
 
 @dataclass(frozen=True)
@@ -88,6 +54,7 @@ class Score:
 
     names: tuple[str, ...]
     answers: tuple[AnswerScore, ...]
+    match: float | None = None  # of a LoRA's weights
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -110,7 +77,7 @@ class Verdict:
     """All scores, the best first, and whether the first is sure. `names` is empty for "cannot tell"."""
 
     names: tuple[str, ...]
-    margin: float  # the lead of the best over the second, in standard errors
+    margin: float  # the lead of the best: standard errors over answers, or of a LoRA's matches standard deviations
     reason: str
     scores: tuple[Score, ...]
     left_out: tuple[str, ...]  # formats whose tokens the tokenizer does not have
@@ -120,6 +87,7 @@ class Verdict:
         rows = [
             {
                 "formats": list(one.names),
+                "match": one.match,
                 "score": one.score,
                 **one.mean._asdict(),
                 "answers": len(one.answers),
@@ -129,58 +97,86 @@ class Verdict:
         return {
             "formats": list(self.names),
             "sure": bool(self.names),
-            "margin_standard_errors": self.margin,
+            "margin": self.margin,
             "reason": self.reason,
             "scores": rows,
             "left_out": list(self.left_out),
         }
 
 
-def load_answers() -> list[tuple[Message, ...]]:
-    """Return the conversations that are scored; each ends with the answer."""
-    texts: list[list[str]] = yaml.safe_load(package_text("evaluate/chat_formats/answers.yaml"))
-    return [tuple(Message("assistant" if at % 2 else "user", text) for at, text in enumerate(one)) for one in texts]
-
-
-def candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Candidate], tuple[str, ...]]:
-    """Return what the tokenizer can carry, those that render alike as one, and the names of the others."""
-    encoder, talks = GroupEncoder(tokenizer), load_answers()
-    names = [name for name, form in formats().items() if not form.same_as]
-    fitting = [name for name in names if all(is_token(tokenizer, token) for token in formats()[name].tokens)]
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for name in [*([None] if tokenizer.chat_template else []), *fitting]:
-        try:
-            ids = _ids(encoder, get_template(name, tokenizer), talks)
-        except UserError:
-            if name is not None:
-                raise
-            continue  # its own refuses such conversations: the named ones are left
-        found.setdefault(tuple(ids), []).append(name or OWN)
-    made = [Candidate(tuple(names), *map(tuple, zip(*ids, strict=True))) for ids, names in found.items()]
-    return made, tuple(name for name in names if name not in fitting)
-
-
-def _ids(encoder: GroupEncoder, template: Template, talks: Sequence[Sequence[Message]]) -> list[tuple[Ids, Ids]]:
-    """The ids of each conversation up to its last answer, and of that answer with its end."""
-    encoded = encoder.encode([template.groups(template.conversations(talk)[-1]) for talk in talks])
-    return [
-        (tuple(int(number) for part in before for number in part), tuple(answer.tolist()))
-        for *before, answer in encoded
-    ]
-
-
 def check_formats(network: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase) -> Verdict:
     """Score all candidates and decide. Raises `UserError` where the tokenizer cannot carry two of them."""
+    from peft import PeftModel
+
+    from carellama.evaluate.chat_formats.lora_gradients import lora_b_weights
+
     made, left_out = candidates(tokenizer)
     if len(made) < 2:
         raise UserError("the tokenizer carries fewer than two formats that differ: there is nothing to compare")
+    if isinstance(network, PeftModel) and lora_b_weights(network):
+        return _check_lora(network, made, left_out)
+    return _check_answers(network, made, left_out)
+
+
+def _check_lora(network: PeftModel, made: list[Candidate], left_out: tuple[str, ...]) -> Verdict:
+    """Compare the weights of a LoRA with the gradients of answers, until one format is sure."""
+    from carellama.evaluate.chat_formats.lora_gradients import LoraGradients
+
+    order = _learned_answers(network, made[0])
+    said = iter(score_answers(network, [one.pairs[at] for one in made for at in order[:SAID]]))
+    scores = [Score(one.names, tuple(itertools.islice(said, SAID))) for one in made]
+    gradients, seen = LoraGradients(network, len(made)), 0
+    for until in ANSWERS:
+        gradients.add([[one.pairs[at] for at in order[seen:until]] for one in made])
+        seen = until
+        matches = zip(scores, gradients.matches(), strict=True)
+        verdict = decide_lora([replace(score, match=match) for score, match in matches], left_out)
+        if verdict.names:
+            break
+    return verdict
+
+
+def _learned_answers(network: PeftModel, candidate: Candidate) -> list[int]:
+    """Numbers of short answers, first those that the LoRA made more likely: they are most like what it learned."""
+
+    def likelihoods() -> list[float]:
+        return [one.words for one in score_answers(network, [candidate.pairs[at] for at in short])]
+
+    short = sorted(range(len(candidate.pairs)), key=lambda at: sum(map(len, candidate.pairs[at])))[:SHORT]
+    after = likelihoods()
+    with network.disable_adapter():
+        before = likelihoods()
+    gains = dict(zip(short, [now - earlier for now, earlier in zip(after, before, strict=True)], strict=True))
+    return sorted(short, key=lambda at: -gains[at])
+
+
+def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...]) -> Verdict:
+    """Name the format that fits the weights of a LoRA best, or say why it is not sure."""
+    best, second, *rest = sorted(scores, key=lambda one: -(one.match or 0.0))
+    match, margin = best.match or 0.0, (best.match or 0.0) - (second.match or 0.0)
+    names: tuple[str, ...] = ()
+    if match < SURE_MATCH:
+        reason = f"no format fits the weights of the LoRA: the best, {best.names[0]}, matches by {match:.1f}"
+    elif margin < LEAD:
+        reason = f"{best.names[0]} and {second.names[0]} are too near: they match by {match:.1f} and {second.match:.1f}"
+    else:
+        names = best.names
+        reason = (
+            f"it matches the weights of the LoRA by {match:.1f}, the next, {second.names[0]}, by {second.match:.1f}"
+        )
+        if best.mean.end < SURE_END:
+            reason += f"; of its end the model has learned little ({math.exp(best.mean.end):.1%} for the end token)"
+    return Verdict(names, margin, reason, (best, second, *rest), left_out)
+
+
+def _check_answers(network: PreTrainedModel | PeftModel, made: list[Candidate], left_out: tuple[str, ...]) -> Verdict:
+    """Compare the formats by what a model says of the answers; the worst ones drop out after each round."""
     scores: dict[Candidate, tuple[AnswerScore, ...]] = dict.fromkeys(made, ())
     seen, last = 0, len(load_answers())
     for until, go_on in (*ROUNDS, (last, len(made))):
-        pairs = [(one, at) for one in made for at in range(seen, until)]
-        found = iter(score_answers(network, [(one.prompts[at], one.answers[at]) for one, at in pairs]))
+        said = iter(score_answers(network, [pair for one in made for pair in one.pairs[seen:until]]))
         for one in made:
-            scores[one] += tuple(itertools.islice(found, until - seen))
+            scores[one] += tuple(itertools.islice(said, until - seen))
         made = sorted(made, key=lambda one: -Score(one.names, scores[one]).score)[:go_on]
         seen = until
     whole = [Score(one.names, scores[one]) for one in made]
@@ -204,67 +200,3 @@ def decide(whole: Sequence[Score], others: Sequence[Score], left_out: tuple[str,
         return Verdict((), margin, reason, scores, left_out)
     reason = f"{margin:.1f} standard errors before {second.names[0]}"
     return Verdict(best.names, margin, reason, scores, left_out)
-
-
-def score_answers(network: PreTrainedModel | PeftModel, pairs: Sequence[tuple[Ids, Ids]]) -> list[AnswerScore]:
-    """Return what the model says of answers (second) behind prompts (first)."""
-    from peft import PeftModel
-
-    scores: dict[int, AnswerScore] = {}
-    for batch in _batches(pairs):
-        rows = [pairs[at] for at in batch]
-        logprobs = answer_logprobs(network, rows)
-        before: list[torch.Tensor | None] = [None] * len(rows)
-        if isinstance(network, PeftModel):
-            with network.disable_adapter():
-                before = [*answer_logprobs(network, [(prompt, answer[:START]) for prompt, answer in rows])]
-        scores |= {
-            at: _score(pairs[at][1], now, earlier) for at, now, earlier in zip(batch, logprobs, before, strict=True)
-        }
-    return [scores[at] for at in range(len(pairs))]
-
-
-def _batches(pairs: Sequence[tuple[Ids, Ids]]) -> Iterator[list[int]]:
-    """Numbers of pairs of about the same length."""
-    batch: list[int] = []
-    for at in sorted(range(len(pairs)), key=lambda at: sum(map(len, pairs[at]))):
-        if batch and sum(map(len, pairs[at])) * (len(batch) + 1) > BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(at)
-    if batch:
-        yield batch
-
-
-def _score(answer: Ids, logprobs: torch.Tensor, before: torch.Tensor | None) -> AnswerScore:
-    """The score of an answer of A tokens, of (A, V) log-probabilities with the adapter and without."""
-    import torch
-
-    *words, end = logprobs.gather(1, torch.tensor(answer, device=logprobs.device)[:, None])[:, 0].tolist()
-    mean = statistics.fmean
-    change = 0.0
-    if before is not None:
-        start = slice(min(START, len(words)))  # without the end
-        change = (logprobs[start].exp() * (logprobs[start] - before[start])).sum(-1).mean().item()
-    return AnswerScore(mean(words[:START]), mean(words[START:] or words), end, change)
-
-
-def answer_logprobs(network: PreTrainedModel | PeftModel, rows: Sequence[tuple[Ids, Ids]]) -> list[torch.Tensor]:
-    """Return the log-probabilities (A, V) of the next token at each token of each answer, behind its prompt."""
-    import torch
-
-    longest = max(len(prompt) + len(answer) for prompt, answer in rows)
-    ids = torch.zeros(len(rows), longest, dtype=torch.long)  # (B, T), padded on the right
-    mask = torch.zeros_like(ids)
-    for at, (prompt, answer) in enumerate(rows):
-        ids[at, : len(prompt) + len(answer)] = torch.tensor([*prompt, *answer])
-        mask[at, : len(prompt) + len(answer)] = 1
-    first = min(len(prompt) for prompt, _ in rows) - 1
-    with torch.inference_mode():
-        logits: torch.Tensor = network(
-            input_ids=ids.to(network.device), attention_mask=mask.to(network.device), use_cache=False
-        ).logits[:, first:]
-    return [
-        logits[at, len(prompt) - 1 - first : len(prompt) + len(answer) - 1 - first].float().log_softmax(-1)
-        for at, (prompt, answer) in enumerate(rows)
-    ]

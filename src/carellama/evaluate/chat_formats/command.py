@@ -121,10 +121,12 @@ def check(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
         return
-    print(f"{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  {'change':>6}  formats")
+    matched = verdict.scores[0].match is not None
+    print(f"{'match  ' if matched else ''}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
     for one in verdict.scores[: options.rows]:
-        start, words, end, change = one.mean
-        print(f"{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}  {change:6.3f}  {_some(one.names)}")
+        match = f"{one.match:5.2f}  " if one.match is not None else ""
+        start, words, end = one.mean
+        print(f"{match}{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}  {_some(one.names)}")
     print(
         f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks)"
     )

@@ -1,0 +1,64 @@
+"""The chat formats that a tokenizer can carry, each with the ids of the same short conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from carellama.errors import UserError
+from carellama.package_data import package_text
+from carellama.records import Message
+from carellama.templates.format import formats
+from carellama.templates.template import Template, get_template, is_token
+from carellama.templates.tokenize import GroupEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Ids = tuple[int, ...]
+Pair = tuple[Ids, Ids]  # a prompt, and the answer behind it with its end token
+
+OWN = "the tokenizer's own"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One text of the conversations, and the formats that render it."""
+
+    names: tuple[str, ...]
+    pairs: tuple[Pair, ...]  # of each conversation: up to its last answer, and that answer
+
+
+def load_answers() -> list[tuple[Message, ...]]:
+    """Return the conversations; each ends with the answer that is scored."""
+    texts: list[list[str]] = yaml.safe_load(package_text("evaluate/chat_formats/answers.yaml"))
+    return [tuple(Message("assistant" if at % 2 else "user", text) for at, text in enumerate(one)) for one in texts]
+
+
+def candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Candidate], tuple[str, ...]]:
+    """Return what the tokenizer can carry, those that render alike as one, and the names of the others."""
+    encoder, talks = GroupEncoder(tokenizer), load_answers()
+    names = [name for name, form in formats().items() if not form.same_as]
+    fitting = [name for name in names if all(is_token(tokenizer, token) for token in formats()[name].tokens)]
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for name in [*([None] if tokenizer.chat_template else []), *fitting]:
+        try:
+            pairs = _pairs(encoder, get_template(name, tokenizer), talks)
+        except UserError:
+            if name is not None:
+                raise
+            continue  # its own refuses such conversations: the named ones are left
+        found.setdefault(tuple(pairs), []).append(name or OWN)
+    made = [Candidate(tuple(names), pairs) for pairs, names in found.items()]
+    return made, tuple(name for name in names if name not in fitting)
+
+
+def _pairs(encoder: GroupEncoder, template: Template, talks: Sequence[Sequence[Message]]) -> list[Pair]:
+    encoded = encoder.encode([template.groups(template.conversations(talk)[-1]) for talk in talks])
+    return [
+        (tuple(int(number) for part in before for number in part), tuple(answer.tolist()))
+        for *before, answer in encoded
+    ]

@@ -1,0 +1,114 @@
+"""How well the weights of a LoRA fit each chat format: training moves them against the gradients of its own format.
+
+The matrix B of a LoRA layer begins as zeros, and AdamW moves it against the gradient of the loss, where each number is
+divided by the root of its mean square. So a training under format k leaves a B that looks like -g_k, the gradient at
+B = 0 of the loss of some answers rendered by k. Most of it is the same for all formats (the words of the answers); what
+k alone asks for is in the rest. For each layer the trained B is explained by the gradients of all formats together, in
+a ridge regression (Hoerl and Kennedy, Technometrics 12, 1970), whose coefficients are brought to mean 0 and deviation 1
+over the formats. Their means over the layers, brought to mean 0 and deviation 1 again, are the matches.
+
+    gradients = LoraGradients(network, formats=len(pairs))
+    gradients.add(pairs)  # some answers behind the prompts of each format; as often as wanted
+    gradients.matches()
+
+The loss under a format says less: a base model dislikes some formats more than others, which no training made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from carellama.evaluate.chat_formats.answer_scores import answer_logprobs
+from carellama.evaluate.chat_formats.candidates import Pair
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+RIDGE = 0.5  # of the mean square of the gradients
+MOST_NUMBERS = 1 << 28  # gradients in memory: 1 GiB of float32; of larger adapters layers are left out evenly
+
+
+class LoraGradients:
+    """Gradients of K formats at the untrained state of the L layers of a LoRA, summed over answers."""
+
+    def __init__(self, network: PeftModel, formats: int) -> None:
+        self.network = network
+        weights = lora_b_weights(network)
+        size = sum(weight.numel() for weight in weights)
+        step = -(-size * formats // MOST_NUMBERS)
+        self.weights = weights[::step]
+        self.trained = [weight.detach().float().cpu().flatten() for weight in self.weights]
+        self.sums = [weight.new_zeros(formats, len(weight)) for weight in self.trained]  # each (K, N)
+        self.squares = [weight.new_zeros(len(weight)) for weight in self.trained]
+
+    def add(self, answers: Sequence[Sequence[Pair]]) -> None:
+        """Add the gradients of some answers: for each format, the same ones behind its prompts."""
+        import torch
+
+        with untrained(self.network), torch.enable_grad():
+            for row, pairs in enumerate(answers):
+                loss = torch.stack([-said.mean() for said in answer_logprobs(self.network, pairs)]).mean()
+                for layer, gradient in enumerate(torch.autograd.grad(loss, self.weights)):
+                    found = gradient.float().cpu().flatten()
+                    self.sums[layer][row] += found
+                    self.squares[layer] += found.square()
+
+    def matches(self) -> list[float]:
+        """Return the match of each format: standard deviations from their mean, averaged over layers."""
+        import torch
+
+        rows = []
+        for trained, sums, squares in zip(self.trained, self.sums, self.squares, strict=True):
+            gradients = sums / squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
+            rows.append(_standard(_ridge(gradients, -trained)))
+        return _standard(torch.stack(rows).mean(0)).tolist()
+
+
+def lora_b_weights(network: PeftModel) -> list[torch.Tensor]:
+    """Return the matrices B of the active LoRA, in the order of the layers; none for other kinds of adapters."""
+    from peft.tuners.lora import LoraLayer
+
+    return [
+        layer.lora_B[name].get_parameter("weight")
+        for layer in network.modules()
+        if isinstance(layer, LoraLayer)
+        for name in layer.active_adapters
+        if name in layer.lora_B
+    ]
+
+
+@contextmanager
+def untrained(network: PeftModel) -> Iterator[None]:
+    """Set the matrices B to zeros, as before the training, and let them have gradients; restores both at the end."""
+    weights = lora_b_weights(network)
+    before = [(weight.detach().clone(), weight.requires_grad) for weight in weights]
+    try:
+        for weight in weights:
+            weight.data.zero_()
+            weight.requires_grad = True
+        yield
+    finally:
+        for weight, (values, trainable) in zip(weights, before, strict=True):
+            weight.data.copy_(values)
+            weight.requires_grad = trainable
+
+
+def _ridge(gradients: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The coefficients (K) of unit gradients (K, N), less their mean, that explain the target (N)."""
+    import torch
+
+    units = torch.nn.functional.normalize(gradients, dim=1)
+    units = units - units.mean(0)
+    gram = (units @ units.T).double()  # (K, K)
+    penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    coefficients: torch.Tensor = torch.linalg.solve(gram + penalty, (units @ target).double())
+    return coefficients
+
+
+def _standard(values: torch.Tensor) -> torch.Tensor:
+    """Values with mean 0 and deviation 1; zeros where all are the same."""
+    centred = values - values.mean()
+    return centred / centred.std().clamp_min(1e-30)
