@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from api_server import until
 from carellama.assistant import Assistant, Consultant
@@ -79,13 +82,26 @@ def test_after_a_restart_of_the_server_the_question_is_there_and_is_answered(
         page, port = one.page, server.port
         one.ask("About asthma")
         page.get_by_role("article").get_by_text("word word").wait_for()
-    page.get_by_text(re.compile("The answer broke off|The connection was lost")).wait_for()
+    page.get_by_text("The server does not answer.").wait_for()
     with site(heard(), port=port):
         page.reload()
         page.get_by_role("article").get_by_text("word word").wait_for()  # what had arrived
         page.get_by_role("button", name="Ask again").last.click()
         said(page, "heard About asthma")
         page.get_by_role("group", name="Version 2 of 2").wait_for()
+
+
+@pytest.mark.parametrize(("locale", "words"), [("en-US", "The server was shut down."), ("zh-CN", "服务器已停止运行。")])
+def test_an_answer_that_a_stop_of_the_server_ends_says_so(
+    visit: Callable[..., Visitor], locale: str, words: str
+) -> None:
+    with site(ScriptedEngine("word " * 3000, token_seconds=0.02), shutdown_timeout=1) as server:
+        one = visit(server, locale=locale)
+        one.ask("About asthma")
+        one.page.get_by_role("article").get_by_text("word word").wait_for()
+        server.server.handle_exit(signal.SIGTERM, None)  # as `carellama web` gets it
+        one.page.get_by_role("alert").get_by_text(words).wait_for()
+        assert "word word" in one.text()
 
 
 def test_with_nothing_kept_a_reload_finds_nothing_and_that_is_said(visit: Callable[..., Visitor]) -> None:

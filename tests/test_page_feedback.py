@@ -38,6 +38,23 @@ def stored(options: WebOptions) -> list[Any]:
     return list(open_feedback(options).read())
 
 
+def test_an_answer_without_words_is_not_copied_judged_or_read(visit: Callable[..., Visitor], tmp_path: Path) -> None:
+    with judged_site(tmp_path) as (server, _):
+        server.state.engine.token_seconds = 5.0
+        one = visit(server)
+        one.ask("How many?")
+        one.page.get_by_role("button", name="Stop", exact=True).click()
+        one.page.get_by_text("You stopped this answer.").wait_for()
+        again = one.page.get_by_role("button", name="Ask again")
+        again.wait_for()
+        tools = one.page.get_by_role("article").last.get_by_role("button")
+        assert tools.all_inner_texts() == ["Ask again"]
+        server.state.engine.token_seconds = 0.0
+        again.click()
+        one.page.get_by_role("button", name="Good answer").wait_for()
+        assert {"Copy", "Read aloud"} <= set(tools.all_inner_texts())
+
+
 def test_feedback_is_sent_with_consent_alone_and_withdrawn(visit: Callable[..., Visitor], tmp_path: Path) -> None:
     with judged_site(tmp_path) as (server, options):
         one = visit(server)

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from carellama.config.serve import WebOptions
+from carellama.engine.scripted import ScriptedEngine
 from carellama.records import ModelCard
 from page_site import ARGUMENTS, CHROMIUM, MARKS, Visitor, browser, site, visit
-from page_tour import LOCALES, scripted, tour
+from page_tour import LOCALES, WORDS, ask, scripted, tour
 
 pytestmark = MARKS
 SIZES = {
@@ -94,6 +95,39 @@ def test_a_long_name_of_a_model_takes_one_line_of_the_header(visit: Callable[...
         one = visit(server, {"width": 390, "height": 844})
         name = one.page.get_by_role("banner").locator("p")
         assert "a-model" in name.inner_text() and name.bounding_box()["height"] < 32
+
+
+@pytest.mark.parametrize("language", LOCALES)
+def test_the_button_to_the_end_lies_over_nothing(visit: Callable[..., Visitor], language: str) -> None:
+    """It lay over the label of the country in a notice, where that stood at the lower edge."""
+    engine, words = scripted(), WORDS[language]
+    with site(engine) as server:
+        one = visit(server, {"width": 320, "height": 568}, locale=LOCALES[language])
+        ask(one, engine, language, words.emergency)
+        ask(one, engine, language, words.cold)
+        one.page.locator(".where label").first.evaluate("one => one.scrollIntoView({block: 'end'})")
+        button = one.page.locator(".to-end")
+        button.wait_for()
+        shown, over = one.page.locator(".scroller").bounding_box(), button.bounding_box()
+        assert shown["y"] + shown["height"] <= over["y"] + 0.5 and over["height"] >= 24
+        button.click()
+        button.wait_for(state="detached")
+
+
+def test_nothing_is_cut_on_paper(visit: Callable[..., Visitor]) -> None:
+    """A box that scrolls cuts the outer half of a table's right border, and what is too wide for the page."""
+    wide = "| a | b |\n| - | - |\n| amlodipine | `" + "abcdefgh" * 20 + "` |\n\n```text\n" + "word " * 60 + "\n```\n"
+    with site(ScriptedEngine(wide)) as server:
+        one = visit(server, {"width": 680, "height": 960})  # A4 without its margins
+        one.ask("About a cold")
+        one.page.get_by_role("button", name="Ask again").first.wait_for()
+        one.page.emulate_media(media="print")
+        lines = "(one) => { const all = new Range(); all.selectNodeContents(one); return all.getClientRects().length }"
+        assert one.page.get_by_role("cell", name="amlodipine").evaluate(lines) == 1, "a word of a table stays whole"
+        for part in (".scroll", "pre"):
+            box = one.page.locator(f".markdown {part}")
+            assert box.evaluate("one => getComputedStyle(one).overflowX") == "visible", part
+            assert box.evaluate("one => one.scrollWidth <= one.clientWidth + 1"), part
 
 
 def test_the_keyboard_of_a_phone_makes_the_page_smaller(visit: Callable[..., Visitor]) -> None:

@@ -59,6 +59,7 @@ def test_a_mark_stands_with_its_sentence_and_says_why(
         one.page.get_by_role("button", name=AGAIN).first.wait_for()
         note = one.page.get_by_role("note")
         assert note.count() == 1 and note.inner_text().startswith(kind) and len(note.inner_text()) > len(kind) + 5
+        assert note.evaluate("one => one.getClientRects().length") == 1, "one frame around all its lines"
         assert one.page.locator("mark.noted").inner_text() == sentence
         check_page(one.page)
         one.page.emulate_media(media="print")

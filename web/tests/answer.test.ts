@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { partsOf, plainText, splitThoughts } from '../src/lib/answer/parts'
 import { requestFor, trainingMessages, wireMessages } from '../src/lib/answer/request'
-import { addChunk, addJoint, newMessage, textOf } from '../src/lib/answer/segments'
+import { addChunk, addJoint, newMessage, saysSomething, textOf } from '../src/lib/answer/segments'
 import { readEvents } from '../src/lib/api/sse'
 import { newSentences, spoken } from '../src/lib/sentences'
 import type { Chunk, Config, Message, Notice } from '../src/lib/types'
@@ -24,6 +24,17 @@ async function events(...pieces: (string | Uint8Array)[]): Promise<[string, stri
   for await (const { id, event, data } of readEvents(stream)) found.push([id, event, data])
   return found
 }
+
+describe('an answer', () => {
+  it('says something where there is more than the disclaimer', () => {
+    const stopped = message()
+    expect(saysSomething(stopped)).toBe(false)
+    addChunk(stopped, chunk('\n\nNo diagnosis.', [notice('disclaimer', 'No diagnosis.', 'info')]), 1)
+    expect(saysSomething(stopped)).toBe(false)
+    addChunk(stopped, chunk('Call 120.', [notice('emergency', 'Call 120.', 'emergency')]), 1)
+    expect(saysSomething(stopped)).toBe(true)
+  })
+})
 
 describe('server-sent events', () => {
   it('reads id, event and data, and leaves comments out', async () => {

@@ -191,6 +191,8 @@ export function failureWords(code: string, seconds: number | null = null): strin
       return t('error_login')
     case 'unavailable':
       return t('error_unavailable')
+    case 'ended':
+      return t('error_ended')
     case 'gone':
       return t('error_gone')
     default:

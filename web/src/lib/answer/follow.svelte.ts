@@ -13,7 +13,7 @@ const CLOSING_MS = 2000 // that an answer which was stopped has for its end: wha
 const ANSWERED_MS = 5000 // that the server has to take the wish
 const WAITS_MS = [300, 1000, 2000, 4000, 8000]
 
-export type Link = 'open' | 'lost'
+export type Link = 'open' | 'lost' | 'away' // away: the network is there, the server does not answer
 
 export class Follower {
   /** How the connection to each running answer is. */
@@ -35,6 +35,7 @@ export class Follower {
     try {
       while (message.running !== null && !stop.signal.aborted) {
         const before = message.running.last
+        let link: Link = 'lost'
         try {
           await this.read(message, stop.signal)
         } catch (error) {
@@ -44,9 +45,10 @@ export class Follower {
             this.end(message)
             break
           }
+          if (navigator.onLine && error instanceof RequestError && (error.status === 0 || error.status >= 502)) link = 'away'
         }
         if (message.running === null || stop.signal.aborted) break
-        this.links.set(message.id, 'lost')
+        this.links.set(message.id, link)
         failures = message.running.last === before ? failures + 1 : 0
         await pause(WAITS_MS[Math.min(failures, WAITS_MS.length - 1)] ?? 8000, stop.signal)
       }
@@ -148,8 +150,8 @@ export class Follower {
       Object.assign(running, { ahead, seconds })
     } else if (event.event === 'dropped') {
       message.dropped = (data as { messages: number }).messages
-    } else if (event.event === 'failure') {
-      const { status, notices } = data as { status: number; notices?: Notice[] }
+    } else if (event.event === 'failure' || isError(data)) {
+      const { status = 500, notices } = data as { status?: number; notices?: Notice[] }
       for (const notice of notices ?? []) message.segments.push({ text: notice.text, notices: [notice] })
       message.failure = failureOf(status, data)
       this.end(message)
@@ -158,6 +160,11 @@ export class Follower {
     }
     if (event.id !== '') running.last = event.id
   }
+}
+
+/** A stream that the server ends itself, as when it is shut down, has the API's error without a kind of event. */
+function isError(data: unknown): boolean {
+  return typeof data === 'object' && data !== null && 'error' in data
 }
 
 /** A hidden page gets no frames: there a timer stands in. */

@@ -6,6 +6,11 @@ export function textOf(message: { segments: Segment[] }): string {
   return message.segments.map((segment) => segment.text).join('')
 }
 
+/** Whether an answer says anything beside the disclaimer, which stands behind one that was stopped before its first word too. */
+export function saysSomething(message: { segments: Segment[] }): boolean {
+  return message.segments.some((one) => one.text.trim() !== '' && !one.notices.some((notice) => notice.kind === 'disclaimer'))
+}
+
 /** What the model wrote: marks and notices of the safety layer are no part of it. */
 export function ownText(message: { segments: Segment[] }): string {
   return textOf({ segments: message.segments.filter((part) => part.notices.length === 0) })

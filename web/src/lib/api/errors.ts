@@ -26,6 +26,7 @@ export function failureOf(status: number, body: unknown): Failure {
   const detail = typeof error?.message === 'string' ? error.message : ''
   const given = typeof error?.code === 'string' ? error.code : ''
   if (given === 'context_length_exceeded') return { code: 'tooLong', detail }
+  if (given === 'shutting_down') return { code: 'ended', detail }
   const codes: Record<number, string> = {
     0: 'network',
     400: 'refused',
