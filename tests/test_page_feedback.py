@@ -22,7 +22,7 @@ __all__ = ["browser", "visit"]
 
 
 @contextmanager
-def judged_site(folder: Path) -> Iterator[tuple[Running, WebOptions]]:
+def judged_site(folder: Path, engine: ScriptedEngine | None = None) -> Iterator[tuple[Running, WebOptions]]:
     """A page that takes feedback into a database of the folder."""
     options = WebOptions(profile="patient", database=str(folder / "f.db"))
 
@@ -30,7 +30,7 @@ def judged_site(folder: Path) -> Iterator[tuple[Running, WebOptions]]:
         add_feedback(app, options, lambda: open_feedback(options))
         add_page(app, options)
 
-    with running(ScriptedEngine("Take 1~2 tablets."), extend=extend) as server:
+    with running(engine or ScriptedEngine("Take 1~2 tablets."), extend=extend) as server:
         yield server, options
 
 
@@ -39,8 +39,8 @@ def stored(options: WebOptions) -> list[Any]:
 
 
 def test_an_answer_without_words_is_not_copied_judged_or_read(visit: Callable[..., Visitor], tmp_path: Path) -> None:
-    with judged_site(tmp_path) as (server, _):
-        server.state.engine.token_seconds = 5.0
+    engine = ScriptedEngine("Take 1~2 tablets.", token_seconds=5.0)
+    with judged_site(tmp_path, engine) as (server, _):
         one = visit(server)
         one.ask("How many?")
         one.page.get_by_role("button", name="Stop", exact=True).click()
@@ -49,7 +49,7 @@ def test_an_answer_without_words_is_not_copied_judged_or_read(visit: Callable[..
         again.wait_for()
         tools = one.page.get_by_role("article").last.get_by_role("button")
         assert tools.all_inner_texts() == ["Ask again"]
-        server.state.engine.token_seconds = 0.0
+        engine.token_seconds = 0.0
         again.click()
         one.page.get_by_role("button", name="Good answer").wait_for()
         assert {"Copy", "Read aloud"} <= set(tools.all_inner_texts())
