@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from carellama.config.engine import EngineOptions
 from carellama.config.model import ModelOptions
 from carellama.engine import load as choose
 from carellama.errors import UserError
-from carellama.model.paths import check_model, check_reward_model
+from carellama.model.paths import check_model, check_reward_model, filled_folder
 
 
 def test_folders_that_are_not_there(tmp_path) -> None:
@@ -55,3 +56,13 @@ def test_every_command_says_so_in_one_line(tmp_path, words) -> None:
         env=os.environ | {"CARELLAMA_CACHE": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 2 and done.stderr == "error: --checkpoint_dir /nope: there is no such folder\n"
+
+
+def test_what_a_killed_run_left_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left = tmp_path / ".out[1].making-killed"
+    left.mkdir()
+    with filled_folder(tmp_path / "out[1]") as made:
+        (made / "config.json").write_text("{}")
+    assert (tmp_path / "out[1]" / "config.json").is_file() and left.is_dir()
+    said = capsys.readouterr()
+    assert str(left) in said.err + said.out and "delete it" in said.err + said.out

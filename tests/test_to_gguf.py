@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_code_beside_a_model_is_kept_from_the_converter(tiny_folder: Path, tmp_p
         names = {file.name for file in safe.iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
         assert not any(name.endswith(".py") for name in names)
+
+
+def test_weights_that_transformers_does_not_read_are_kept_from_the_converter(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "model_ema.safetensors", "pytorch_model.bin"):
+        (tmp_path / name).write_bytes(b"{}")
+    assert to_gguf._weight_files(tmp_path, pickles=True) == [tmp_path / "model.safetensors"]
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    shards = [tmp_path / f"model-0000{at}-of-00002.safetensors" for at in (1, 2)]
+    assert to_gguf._weight_files(tmp_path, pickles=True) == shards
 
 
 def test_pickled_weights_have_to_be_allowed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ check_model(ModelOptions("smollm2-135m", checkpoint_dir="output"))     # UserErr
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
+from carellama.files import print_status
 from carellama.model.gguf.read import check_adapter_file
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import check_name
@@ -103,9 +105,14 @@ def check_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def filled_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder, which gets this name when the block ends well, in place of an older one."""
+    """Give an empty folder, which gets this name when the block ends well, in place of an older one.
+
+    What a killed process left is named, not deleted: another one may still be writing there.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.making-*"):
+        print_status(f"{left} is of a run that writes now or was killed: delete it if none is running")
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.making-", dir=folder.parent) as temporary:
         made = Path(temporary) / "model"
         made.mkdir()
         yield made

@@ -169,5 +169,6 @@ def _card(path: Path, header: Header) -> str:
     title = header.facts.get("general.name", path.stem)
     return (
         f"---\nlicense: {licence}\n---\n# {title}\n\n"
-        f"Made from {path.name}, unpacked to bfloat16; as precise as that file, not more.\n"
+        f"Made from {path.name}, unpacked to bfloat16: "
+        "no more precise than that file, and less where it holds float32 or float16.\n"
     )

@@ -11,6 +11,7 @@ lies in a model's folder is kept from it. What it writes is made smaller by `car
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
-MAKING = 3  # raised when the same folder becomes another .gguf: those of the cache are made again
+MAKING = 4  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
@@ -272,11 +273,10 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
     from carellama.model.load import check_weights
 
     check_weights(folder, allow_pickle=pickles)
-    patterns = (*WEIGHTS, *PAPERS, *(PICKLES if pickles else ()))
     with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
         safe = Path(temporary) / folder.name
         safe.mkdir()
-        for path in {one for pattern in patterns for one in folder.glob(pattern)}:
+        for path in {*_weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
             (safe / path.name).symlink_to(path.resolve())
         if reason := llamacpp_reason(safe):
             raise ConverterRefuses(
@@ -284,6 +284,18 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
                 "use --engine transformers"
             )
         yield safe
+
+
+def _weight_files(folder: Path, *, pickles: bool) -> list[Path]:
+    """The files that transformers reads, in its order of names: the converter would read others beside them as well."""
+    for name in ("model.safetensors", *(("pytorch_model.bin",) if pickles else ())):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            return [folder / shard for shard in sorted(set(shards.values()))]
+    return [path for name in (*WEIGHTS, *(PICKLES if pickles else ())) for path in folder.glob(name)]
 
 
 def _no_plain_lora(settings: dict[str, object]) -> str:
