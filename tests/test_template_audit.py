@@ -121,6 +121,21 @@ def test_the_text_of_the_training_is_compared(exported: Path, tmp_path: Path) ->
     assert "A chat between" in report.differences[0].shown[0]
 
 
+def test_adapters_and_matrices_beside_a_model_are_not_compared(exported: Path, tmp_path: Path) -> None:
+    from gguf import GGUFWriter
+
+    for file in exported.iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    for kind in ("adapter", "imatrix"):
+        writer = GGUFWriter(str(tmp_path / f"{kind}.gguf"), "llama")
+        writer.add_type(kind)
+        for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.close):
+            write()
+    assert audit_model(str(tmp_path), None).sources == audit_model(str(exported), None).sources
+    with pytest.raises(UserError, match="no model but of the type adapter"):
+        audit_model(str(tmp_path), None, gguf=str(tmp_path / "adapter.gguf"))
+
+
 def test_with_nothing_to_compare_it_says_so(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to compare it with"):
         audit_model(str(exported / "m.q8_0.gguf"), None)

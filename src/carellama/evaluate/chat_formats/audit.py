@@ -92,7 +92,7 @@ class Report:
 def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, modelfile: str | None = None) -> Report:
     """Compare all that is known of a model. Raises `UserError` where fewer than two places say anything."""
     place = Path(name).expanduser()
-    files = [place] if place.suffix == ".gguf" else sorted(place.glob("*.gguf")) if place.is_dir() else []
+    files = [place] if place.suffix == ".gguf" else sorted(filter(_is_model, place.glob("*.gguf")))
     files += [Path(gguf).expanduser()] if gguf else []
     recipe = Path(modelfile).expanduser() if modelfile else (place if place.is_dir() else place.parent) / "Modelfile"
     sources = [] if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
@@ -181,7 +181,14 @@ def _messages(rows: Sequence[JSONObject]) -> list[Message]:
     return [Message(row["role"], row["content"]) for row in rows]
 
 
+def _is_model(path: Path) -> bool:
+    """Whether a .gguf is a model; adapters and importance matrices lie beside it and have no template."""
+    return bool(read_header(path).facts.get("general.type", "model") == "model")
+
+
 def _of_gguf(path: Path) -> Source:
+    if not _is_model(path):
+        raise UserError(f"{path} is no model but of the type {read_header(path).facts['general.type']}")
     chat = chat_of(read_header(path, VOCABULARY), None)
     ends = frozenset([chat.eos, *chat.stops, *_written_ends(chat.jinja, chat.marks)])
     return Source(path.name, lambda rows: chat.render(_messages(rows)), chat.bos, frozenset(filter(None, ends)))
