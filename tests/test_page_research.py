@@ -212,7 +212,7 @@ def test_tokens_are_looked_at_by_keyboard_and_touch_and_bytes_with_their_charact
         tokens = one.page.get_by_role("group", name="Tokens").get_by_role("button")
         assert tokens.all_inner_texts() == ["\\xE5", "\\xE8", "\\xE3"]
         tokens.nth(1).tap()
-        shown = one.page.locator(".shown")
+        shown = one.page.locator(".shown[role=status]")
         assert "\\xE8" in shown.inner_text() and "-0.500" in shown.inner_text()
         one.page.keyboard.press("ArrowRight")
         assert "\\xE3" in shown.inner_text()

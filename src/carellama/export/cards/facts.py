@@ -225,9 +225,9 @@ def _counts(name: str, settings: JSONObject) -> bool:
     steps = (settings.get("training", {}).get("max_steps") or 0) > 0
     if name == "rope_factor":
         return bool(settings.get("model", {}).get("rope_scaling"))
-    if name in ("num_layer_trainable", "name_module_trainable"):
+    if method and name in ("num_layer_trainable", "name_module_trainable"):
         return bool(method == "freeze")
-    if name.startswith("lora_") or name == "peft_type":
+    if method and (name.startswith("lora_") or name == "peft_type"):
         return bool(method == "lora")
     return {"max_steps": steps, "num_train_epochs": not steps}.get(name, True)
 

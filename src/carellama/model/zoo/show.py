@@ -98,8 +98,7 @@ def known_entry(name: str) -> ModelEntry:
     entry = find_entry(name)
     if entry is None:
         names = [one for known in load_entries() for one in known.ids]
-        near = nearest(name, names)
-        alike = not near and any(name.lower() in one.lower() for one in names)
+        near, alike = nearest(name, names), any(name.lower() in one.lower() for one in names)
         there = f"carellama models list {name} shows those that have it" if alike else "carellama models list shows all"
         raise UserError(f"no model is called {name}.{near} {there}")
     return entry

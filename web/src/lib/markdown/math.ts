@@ -32,7 +32,7 @@ function find(rules: RegExp[], source: string, block: boolean): Formula | undefi
 
 function renderer(token: Tokens.Generic): string {
   const { raw, display } = token as Formula
-  const mark = display ? ' data-display="1"' : ''
+  const mark = display ? ' data-display="1" tabindex="0"' : '' // a wide one scrolls, by keyboard too
   return `<span class="formula"${mark}>${escapeAll(raw.trim())}</span>`
 }
 
