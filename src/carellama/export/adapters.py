@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 from carellama.errors import UserError
 
@@ -87,9 +87,9 @@ def merge_weighted(
     tokens that were trained whole.
     """
     import torch
-    from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+    from peft.tuners.tuners_utils import BaseTunerLayer
 
-    from carellama.model.adapters import load_adapter, separate_tied_weights, settle_tied_weights
+    from carellama.model.adapters import load_adapter, separate_tied_weights, unload_merged
 
     weights = torch.tensor(merge.weights_of(folders))
     for folder in folders:
@@ -104,9 +104,7 @@ def merge_weighted(
         for layer in adapted.modules():
             if isinstance(layer, BaseTunerLayer):
                 _change(layer, names, weights, merge)
-    merged = cast("PreTrainedModel", cast("BaseTuner", adapted.base_model).unload())
-    settle_tied_weights(merged)
-    return merged
+    return unload_merged(adapted)
 
 
 def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: AdapterMerge) -> None:

@@ -174,8 +174,13 @@ def merge_adapters(model: AnyModel) -> PreTrainedModel:
             weight.data = weight.data.float()
             layer.merge()
             weight.data = weight.data.to(dtype)
+    return unload_merged(model)
+
+
+def unload_merged(model: PeftModel) -> PreTrainedModel:
+    """Return the base with what was added to its weights, without the layers of the adapters around them."""
     merged = cast("PreTrainedModel", cast("BaseTuner", model.base_model).unload())
-    settle_tied_weights(merged)
+    _settle_tied_weights(merged)
     return merged
 
 
@@ -213,7 +218,7 @@ def separate_tied_weights(model: PeftModel) -> None:
             under.weight = torch.nn.Parameter(shared.detach().clone(), requires_grad=shared.requires_grad)
 
 
-def settle_tied_weights(model: PreTrainedModel) -> None:
+def _settle_tied_weights(model: PreTrainedModel) -> None:
     """Tie embedding and head again where they are equal; else have config.json say that they are two.
 
     transformers 4 and others obey that entry, and would read one for both.

@@ -20,7 +20,7 @@ from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
 from carellama.engine.chat import VOCABULARY, chat_of
 from carellama.errors import UserError
-from carellama.model.gguf.read import read_header
+from carellama.model.gguf.read import Header, read_header
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import JSONObject, Message
 from carellama.run_record import read_run, template_for
@@ -183,13 +183,18 @@ def _messages(rows: Sequence[JSONObject]) -> list[Message]:
 
 def _is_model(path: Path) -> bool:
     """Whether a .gguf is a model; adapters and importance matrices lie beside it and have no template."""
-    return bool(read_header(path).facts.get("general.type", "model") == "model")
+    return _kind(read_header(path)) == "model"
+
+
+def _kind(header: Header) -> str:
+    return str(header.facts.get("general.type", "model"))
 
 
 def _of_gguf(path: Path) -> Source:
-    if not _is_model(path):
-        raise UserError(f"{path} is no model but of the type {read_header(path).facts['general.type']}")
-    chat = chat_of(read_header(path, VOCABULARY), None)
+    header = read_header(path, VOCABULARY)
+    if (kind := _kind(header)) != "model":
+        raise UserError(f"{path} is no model but of the type {kind}")
+    chat = chat_of(header, None)
     ends = frozenset([chat.eos, *chat.stops, *_written_ends(chat.jinja, chat.marks)])
     return Source(path.name, lambda rows: chat.render(_messages(rows)), chat.bos, frozenset(filter(None, ends)))
 

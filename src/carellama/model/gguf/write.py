@@ -11,7 +11,6 @@ lies in a model's folder is kept from it. What it writes is made smaller by `car
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,6 +37,7 @@ from carellama.model.gguf.read import check_adapter_file
 from carellama.model.gguf.tensor_types import EVERY_COLUMN, FILE_TYPES
 from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
+from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
@@ -293,8 +293,7 @@ def _weight_files(folder: Path, *, pickles: bool) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
         if index.is_file():
-            shards: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            return [folder / shard for shard in sorted(set(shards.values()))]
+            return [folder / shard for shard in shard_names(index)]
     return [path for name in (*WEIGHTS, *(PICKLES if pickles else ())) for path in folder.glob(name)]
 
 

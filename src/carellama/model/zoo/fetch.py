@@ -254,18 +254,23 @@ def check_whole(folder: Path, files: Sequence[RemoteFile] = ()) -> None:
                 f"{path.resolve()} has {path.stat().st_size:,} bytes instead of {one.size:,}: remove it, fetch it again"
             )
     for index in sorted(folder.glob("*.index.json")):
-        try:
-            shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{index} is no index of weights ({error}): fetch it again") from error
+        shards = shard_names(index)
         if index.name.endswith(".bin.index.json") and any(folder.glob("*.safetensors")):
             continue  # the pickles of the same weights
         if (folder / index.name.removesuffix(".index.json")).is_file():
             continue  # the same weights in one file, which every loader prefers
-        if gone := sorted(name for name in shards if not (folder / name).is_file()):
+        if gone := [name for name in shards if not (folder / name).is_file()]:
             raise UserError(f"{folder} lacks {len(gone)} of {len(shards)} files of weights (the first: {gone[0]})")
     for path in sorted(folder.glob("*.safetensors")):
         check_safetensors(path)
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the names of the files in an index of weights. Raises `UserError` for a damaged one."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is no index of weights ({error}): fetch it again") from error
 
 
 def check_safetensors(path: Path) -> None:
