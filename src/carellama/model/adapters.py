@@ -345,7 +345,8 @@ def _missing_weights_reason(model: PeftModel, name: str, weights: dict[str, torc
     from peft import get_peft_model_state_dict
 
     taken = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    weights = {key: weight for key, weight in weights.items() if ".base_layer." not in key}  # the base's, as peft adds
+    # weights of the base itself, as peft adds those of an embedding; a second LoRA on experts lies under base_layer too
+    weights = {key: weight for key, weight in weights.items() if ".lora_" in key or ".base_layer." not in key}
     places, layers = ({key.rpartition(".lora_")[0] or key for key in keys} for keys in (weights, taken))
     if places == layers:
         return ""
