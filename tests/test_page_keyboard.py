@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from api_server import until
+from carellama.config.serve import WebOptions
 from carellama.engine.scripted import ScriptedEngine
 from page_site import MARKS, PHONE, QUESTION, Visitor, browser, site, visit
 
@@ -209,6 +210,20 @@ def test_export_import_language_and_appearance(visit: Callable[..., Visitor], tm
         until(lambda: keys.focus == "设置")
         assert page.evaluate("document.documentElement.lang") == "zh-CN"
         assert page.get_by_role("article").get_by_text("An earlier answer").is_visible(), "what was said stays"
+
+
+def test_a_dialog_stays_open_though_another_reports_late_that_it_closed(visit: Callable[..., Visitor]) -> None:
+    late = "document.querySelectorAll('dialog').forEach((one) => one.dispatchEvent(new Event('close')))"
+    with site(ScriptedEngine("Rest and drink."), WebOptions(profile="researcher")) as server:
+        page = visit(server).page
+        for opener in ("Settings", "Export and import", "Model and sampling"):
+            page.get_by_role("button", name=opener).click()
+            page.get_by_role("dialog").wait_for()
+            page.evaluate(late)
+            page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+            assert page.get_by_role("dialog").is_visible(), opener
+            page.keyboard.press("Escape")
+            page.get_by_role("dialog").wait_for(state="hidden")
 
 
 def test_the_number_in_a_notice_is_reached_and_the_drawer_gives_the_focus_back(visit: Callable[..., Visitor]) -> None:

@@ -1,7 +1,7 @@
 // The service worker: the page opens without a network, to read earlier conversations. It keeps the page's own files
 // and nothing else: no question, no answer, nothing of /web/ or /v1/. vite.config.mjs fills in version and files.
-const CACHE = 'carellama-e69ba7fd11f2'
-const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-M-ukD6-h.css","/assets/EntryPage-D_8M9Qcx.css","/assets/FeedbackForm-wh4K7Y2X.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-D4QxwJUp.css","/assets/ModelCards-DdGjFgn7.css","/assets/SessionDialog-Cttc4hvt.css","/assets/index-7rASlyEw.css","/assets/index-N03AX8lu.js","/assets/index.svelte-bytSR9ZM.js","/assets/server-BBGwP_j3.js"]
+const CACHE = 'carellama-a4c3b074097e'
+const FILES = ["/assets/AccountDialog-CGIcE_14.css","/assets/AdminDialog-M-ukD6-h.css","/assets/EntryPage-D_8M9Qcx.css","/assets/FeedbackForm-wh4K7Y2X.css","/assets/Field-CvCZS3xm.css","/assets/LoginForm-D4QxwJUp.css","/assets/ModelCards-DdGjFgn7.css","/assets/SessionDialog-Cttc4hvt.css","/assets/index-7rASlyEw.css","/assets/index-DJ2RkThN.js","/assets/index.svelte-bytSR9ZM.js","/assets/server-BBGwP_j3.js"]
 const SHELL = '/'
 
 self.addEventListener('install', (event) => {
