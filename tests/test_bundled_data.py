@@ -221,3 +221,4 @@ def test_dataset_info_has_the_checksum_of_each_file():
     info = json.loads((DATA / "dataset_info.json").read_text(encoding="utf-8"))
     sums = {name: hashlib.sha1((DATA / entry["file_name"]).read_bytes()).hexdigest() for name, entry in info.items()}
     assert {name: entry["file_sha1"] for name, entry in info.items()} == sums and sums
+    assert {entry["licence"] for entry in info.values()} == {"Apache-2.0"}  # model cards list it

@@ -82,6 +82,13 @@ def test_each_record_is_an_example(tmp_path, tiny_folder, names_in):
     assert (source["rows"], source["used"], source["tokens"]) == (9, 9, found.train.tokens)
 
 
+def test_the_licence_of_a_dataset_is_in_the_record(tmp_path, tiny_folder):
+    rows_file(tmp_path, "a", 9)
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"own": {"file_name": "a.jsonl", "licence": "CC-BY-4.0"}}))
+    (source,) = prepared(config_of(tmp_path, "own", dataset_dir=tmp_path), tiny_folder).sources
+    assert source["licence"] == "CC-BY-4.0"
+
+
 def test_a_bad_record_stops_with_file_line_and_what_to_do(tmp_path, tiny_folder):
     path = rows_file(tmp_path, "a", 9, bad=(4,))
     with pytest.raises(BadRecord, match=rf"{path}:5: no answer: .*--on_bad_record skip"):

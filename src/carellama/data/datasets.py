@@ -52,7 +52,7 @@ INFO = "dataset_info.json"
 SKIP_HINT = "--on_bad_record skip leaves such rows out and counts them"
 KEYS = (
     *("file_name", "hf_hub_url", "script_url", "file_sha1", "columns", "formatting"),
-    *("ranking", "answer_form", "speakers", "system_prompt", "subset", "split"),
+    *("ranking", "answer_form", "speakers", "system_prompt", "subset", "split", "licence"),
 )
 WANTED: dict[str, type] = {"columns": dict, "ranking": bool, "speakers": dict}  # all others are text
 COLUMNS = tuple(one.name for one in fields(Columns) if one.name not in ("answer_form", "speakers"))
@@ -72,6 +72,7 @@ class Dataset:
     split: str = "train"
     folder: Path = Path()
     formats: Mapping[str, FileFormat] = field(default_factory=dict)  # of each file; of a hub or script: of all, ""
+    licence: str | None = None  # as its entry declares it, for model cards
     checked: bool = False  # the files were read and have the SHA-1 of file_sha1
 
     def rows(self) -> Iterator[Row | BadRow]:
@@ -265,6 +266,7 @@ def _dataset(name: str, entry: JSONObject, folder: Path, data: DataOptions) -> D
         hub=entry["hf_hub_url"] if place == "hf_hub_url" else None,
         subset=entry.get("subset"),
         split=entry.get("split", data.split),
+        licence=entry.get("licence"),
         folder=folder,
     )
     if place == "script_url":

@@ -199,6 +199,7 @@ def _source(dataset: Dataset, report: DataReport | None, store: TokenStore | Non
         "where": dataset.where,
         "hub": dataset.hub,
         "languages": _languages(dataset),
+        "licence": dataset.licence,
         "sha1": dataset.digest() if store or dataset.checked else None,
         "files": [
             {"name": path.name, "bytes": path.stat().st_size, "modified": int(path.stat().st_mtime)}

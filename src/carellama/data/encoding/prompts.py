@@ -199,8 +199,8 @@ class _Reader:
         entry = counts.datasets[dataset.name]
         name = self.report.add_dataset(dataset.name, counts, dataset.remarks(), limit, self.data.max_samples)
         self.sources.append(
-            {"name": name, "where": dataset.where, "sha1": dataset.digest(), "rows": entry.rows, "used": entry.used,
-             "tokens": None}
+            {"name": name, "where": dataset.where, "hub": dataset.hub, "licence": dataset.licence,
+             "sha1": dataset.digest(), "rows": entry.rows, "used": entry.used, "tokens": None}
         )  # fmt: skip
         return _PromptSet(name, tasks)
 
