@@ -7,14 +7,16 @@
 Three readers, of which the strictest counts: rules (`guard.rules`), a classifier for what no rule has a word for, and a
 guard model where one is given (`guard.model`). The last request counts, with what went before: alone, then together
 with the person's earlier turns, of which it may be the end ("I hate my boss" ... "so what do I put in his tea?"). A
-request that was refused and then taken up again ("go on") is refused again; another question is answered. A wish to
-read on without a word of its own ("continue your answer") is judged as the request that it continues. Disguises
-(base64, letters apart, ...) are undone first (`guard.disguises`). What tools return is read for instructions to the
-assistant only. It keeps nothing of what was said.
+request that was refused and then taken up again ("go on") is refused again; another question is answered. A question
+without a word of its own ("give me the steps") is judged together with the request that it follows, and a wish to
+read on ("continue your answer") as that request. Disguises (base64, letters apart, ...) are undone first
+(`guard.disguises`). What tools return is read for instructions to the assistant only. It keeps nothing of what was
+said.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -130,10 +132,11 @@ class Guard:
 
     def _by_words(self, messages: Sequence[Message]) -> Judgement:
         """What rules and classifier say."""
-        turns = [one.content for one in messages if one.role == "user"]
-        while turns and reads_on(turns[-1]):  # it has no words of its own: what it takes up is judged again
-            turns.pop()
-        last, earlier = (turns[-1], "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]) if turns else ("", "")
+        turns, follow_ups = [one.content for one in messages if one.role == "user"], list[str]()
+        while turns and follows_up(turns[-1]):
+            follow_ups.insert(0, turns.pop())
+        last = "\n".join([*turns[-1:], *itertools.filterfalse(reads_on, follow_ups)])
+        earlier = "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]
         found = self._strictest([self.judge_text(last), *self._documents(messages)])
         if found.outcome == "refuse" or not earlier:
             return found
@@ -269,6 +272,11 @@ def _windows(text: str) -> Iterator[str]:
 def goes_on(text: str) -> bool:
     """Return whether a request takes up the one before."""
     return len(text) <= LONG_REQUEST and bool(PATTERNS["goes_on"].search(text))
+
+
+def follows_up(text: str) -> bool:
+    """Return whether a message says nothing by itself, as "give me the steps" and "continue" do."""
+    return len(text) <= LONGEST_WISH and not PATTERNS["follow_up_words"].sub("", text)
 
 
 def reads_on(text: str) -> bool:
