@@ -103,6 +103,28 @@ def test_an_adapter_brings_its_base_and_is_verified(hub: Hub, tmp_path: Path, ca
     assert ended.value.code == 1 and "adapter_config.json: changed or damaged" in capsys.readouterr().out
 
 
+def test_another_revision_of_a_named_adapter_is_fetched_or_refused(hub: Hub, tmp_path: Path) -> None:
+    """It was ignored for the adapter, and asked of its base."""
+    adapter = trained(make_model(), tmp_path / "adapter")
+    hub.add("lab/toy-lora", adapter, commit="b" * 40)
+    with_named_weights(options("toy-lora"), PromptOptions())
+    hub.repositories["lab/toy-lora"].commit = "c" * 40
+    model, _ = with_named_weights(options("toy-lora", model_revision="c" * 40), PromptOptions())
+    assert model.checkpoints == [str(model_home() / f"toy-lora@{'c' * 40}")]
+    assert (model.model_name_or_path, model.model_revision) == ("lab/toy", "main")
+    record = json.loads((Path(model.checkpoints[0]) / "pulled.json").read_text())
+    assert record["commit"] == "c" * 40
+    for name in ("toy-lora", "toy-delta"):
+        hub.add(f"lab/{name}", adapter)
+        with pytest.raises(UserError, match=f"lab/{name} has no such --model_revision"):
+            with_named_weights(options(name, model_revision="v9"), PromptOptions())
+        with pytest.raises(UserError, match=f"lab/{name} has no such --model_revision"):
+            pull_command.run([name, "--model_revision", "v9"])
+    base = options("lab/toy", checkpoint_dir="toy-lora", model_revision="a" * 40)
+    model, _ = with_named_weights(base, PromptOptions())  # here it is the base's
+    assert (model.checkpoints, model.model_revision) == ([str(model_home() / "toy-lora")], "a" * 40)
+
+
 def test_a_delta_is_added_to_its_base(hub: Hub, tiny_folder: Path, tmp_path: Path) -> None:
     tuned = changed(tiny_folder, 0.05, tmp_path / "tuned")
     base, whole = load_file(tiny_folder / "model.safetensors"), load_file(tuned / "model.safetensors")

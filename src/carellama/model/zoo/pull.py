@@ -61,7 +61,7 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
         if entry is None:
             checkpoints.append(_adapter_folder(name, model))
             continue
-        if entry.kind != "adapter" or (folder := pull_adapter(entry, model)) is None:
+        if entry.kind != "adapter" or (folder := pull_adapter(entry, _without_revision(model))) is None:
             raise UserError(f"--checkpoint_dir {name} is a whole model; give it as --model_name_or_path")
         _check_base(entry, model)
         used.append(entry)
@@ -96,7 +96,7 @@ def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
                 f"{entry.name} is an adapter, and no id of its base {entry.base} on ModelScope is known: fetch the "
                 f"base, then give it as --model_name_or_path and {entry.name} as --checkpoint_dir"
             )
-        return _from_modelscope(replace(model, model_name_or_path=based)), folder
+        return _from_modelscope(replace(_without_revision(model), model_name_or_path=based)), folder
     if entry.weights == "bin" and not model.allow_pickle:
         raise UserError(
             f"{entry.hub} has only pickled weights (.bin), which can run code when read; "
@@ -104,7 +104,7 @@ def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
         )
     if entry.remote_code and not model.trust_remote_code:
         log.info("%s brings Python code of its own; newer releases of transformers may read it without", entry.name)
-    place, revision = hub_of(entry, model.hub, model.model_name_or_path), _revision(entry, model)
+    place, revision = hub_of(entry, model.hub, model.model_name_or_path), revision_of(entry, model)
     return _from_modelscope(replace(model, model_name_or_path=place, model_revision=revision)), None
 
 
@@ -127,9 +127,30 @@ def _check_reads(entry: ModelEntry) -> None:
         raise UserError(f"{entry.name} takes {' and '.join(entry.reads)}, no text: CareLlama does not run it")
 
 
-def _revision(entry: ModelEntry, model: ModelOptions) -> str:
-    """The commit of an entry, where the person names none."""
-    return entry.revision if entry.revision and model.model_revision == "main" else model.model_revision
+def revision_of(entry: ModelEntry, model: ModelOptions) -> str:
+    """The commit of an entry, which is one of Hugging Face's, where the person names none."""
+    pinned = entry.revision if model.hub == "huggingface" else ""
+    return pinned if pinned and model.model_revision == "main" else model.model_revision
+
+
+def _without_revision(model: Model) -> Model:
+    """The options for what `--model_revision` is not said of: it is that of `--model_name_or_path` alone."""
+    return replace(model, model_revision="main")
+
+
+def _kept_listing(entry: ModelEntry, model: ModelOptions) -> tuple[Path, Listing | None]:
+    """(where an adapter or delta is kept, what the hub has of it); no listing where it is kept there already.
+
+    Another revision than that of the list has a folder of its own.
+    """
+    target = model_home() / entry.name
+    is_other = model.model_revision not in ("main", entry.revision)
+    if target.is_dir() and not is_other:
+        return target, None
+    listing = list_repository(hub_of(entry, model.hub), model, revision_of(entry, model))
+    if is_other:
+        target = target.with_name(f"{entry.name}@{listing.commit.replace('/', '--')}")
+    return target, None if target.is_dir() else listing
 
 
 def _from_modelscope(model: Model) -> Model:
@@ -149,7 +170,7 @@ def with_named_folders(adapters: Mapping[str, str], model: ModelOptions) -> dict
     found: dict[str, str] = {}
     for name, folder in adapters.items():
         entry = None if _is_there(folder) else find_entry(folder)
-        own = pull_adapter(entry, model) if entry and entry.kind == "adapter" else None
+        own = pull_adapter(entry, _without_revision(model)) if entry and entry.kind == "adapter" else None
         if entry and own is None:
             raise UserError(f"--adapters {name}={folder} is a whole model; give it as --model_name_or_path")
         found[name] = str(own) if own else _adapter_folder(folder, model)
@@ -176,10 +197,9 @@ def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
     """
     if entry.place:
         return Path(entry.place)
-    target = model_home() / entry.name
-    if target.is_dir():
+    target, listing = _kept_listing(entry, replace(model, allow_pickle=True))
+    if listing is None:
         return target
-    listing = list_repository(hub_of(entry, model.hub), replace(model, allow_pickle=True), _revision_of(entry))
     listing = replace(listing, files=tuple(one for one in listing.files if one.name in OF_ADAPTERS))
     names = {one.name for one in listing.files}
     if CONFIG not in names:
@@ -189,7 +209,7 @@ def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
     print_status(announcement(entry, listing))
     with create_once(target) as making:
         if making:
-            folder = fetch_repository(listing, replace(model, model_revision=_revision_of(entry)))
+            folder = fetch_repository(listing, replace(model, model_revision=revision_of(entry, model)))
             for name in sorted(names - {PICKLE}):
                 shutil.copy(folder / name, making / name)
             if SAFE not in names:
@@ -202,13 +222,12 @@ def pull_delta(entry: ModelEntry, model: ModelOptions) -> Path:
     """Return the folder of the model that a delta and its base make, made on first use. Raises `UserError`."""
     from carellama.model.zoo.delta import apply_delta
 
-    target = model_home() / entry.name
-    if target.is_dir():
+    target, listing = _kept_listing(entry, model)
+    if listing is None:
         return target
     based = entry.base_modelscope if model.hub == "modelscope" else entry.base
     if not based:
         raise UserError(f"no id of the base of {entry.name} on ModelScope is known; leave --hub out")
-    listing = list_repository(hub_of(entry, model.hub), model, _revision_of(entry))
     of_base = list_repository(based, model, "main")
     print_status(announcement(entry, listing))
     print_status(f"its base {based}: {shown_size(of_base.size)}; the sum takes {shown_size(listing.size)} more")
@@ -216,7 +235,7 @@ def pull_delta(entry: ModelEntry, model: ModelOptions) -> Path:
         if making:
             check_free_space(listing.size, making)
             before = fetch_repository(of_base, replace(model, model_revision="main"))
-            change = fetch_repository(listing, replace(model, model_revision=_revision_of(entry)))
+            change = fetch_repository(listing, replace(model, model_revision=revision_of(entry, model)))
             found = base_fingerprint(before) if entry.fingerprint else None
             if found and not entry.fingerprint.items() <= found.tensors.items():
                 raise UserError(f"{based} is not the base that {entry.name} was made from: its weights are others")
@@ -226,10 +245,6 @@ def pull_delta(entry: ModelEntry, model: ModelOptions) -> Path:
             )  # fmt: skip
             finish(making, entry, listing, base={"repo": based, "commit": of_base.commit})
     return target
-
-
-def _revision_of(entry: ModelEntry) -> str:
-    return entry.revision or "main"
 
 
 def announcement(entry: ModelEntry, listing: Listing) -> str:

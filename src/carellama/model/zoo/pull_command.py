@@ -22,7 +22,7 @@ from carellama.errors import UserError
 from carellama.files import print_status, write_json
 from carellama.model.zoo.entries import ModelEntry, find_entry, hub_of
 from carellama.model.zoo.fetch import Listing, fetch_repository, list_repository
-from carellama.model.zoo.pull import announcement, pull_adapter, pull_delta, shown_size
+from carellama.model.zoo.pull import announcement, pull_adapter, pull_delta, revision_of, shown_size
 from carellama.model.zoo.resolve import fetch
 from carellama.model.zoo.show import command, known_entry
 
@@ -65,8 +65,7 @@ def _pull(entry: ModelEntry, model: ModelOptions, *, accept: bool) -> Path:
             replace(model, model_name_or_path=based, model_revision="main"),
         )
         return folder
-    revision = entry.revision if entry.revision and model.model_revision == "main" else model.model_revision
-    return _pull_whole(entry, replace(model, model_revision=revision))
+    return _pull_whole(entry, replace(model, model_revision=revision_of(entry, model)))
 
 
 def _pull_whole(entry: ModelEntry, model: ModelOptions) -> Path:
