@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.files import create_once
 from carellama.model.gguf import read as gguf
 from carellama.model.load import load_model, load_tokenizer
 from carellama.model.zoo import resolve as hub
+from carellama.model.zoo.pull import with_named_weights
 from conftest import make_tokenizer
 
 CONTENT = b"GGUF" + bytes(range(256)) * 4
@@ -156,6 +158,37 @@ def test_what_is_not_a_model_is_refused(index, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=said) as refused:
             hub.resolve(name)
         assert "\n" not in str(refused.value)
+
+
+def write_empty_gguf(path: Path, kind: str) -> Path:
+    """A .gguf without weights: a model, an adapter or an importance matrix."""
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(str(path), "llama")
+    writer.add_string("general.type", kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+def test_a_folder_with_one_gguf_is_that_model(index, tmp_path):
+    """An export --to gguf was refused by the name of its folder."""
+    only = write_empty_gguf(tmp_path / "out.q8_0.gguf", "model")
+    write_empty_gguf(tmp_path / "out-lora.gguf", "adapter")
+    write_empty_gguf(tmp_path / "imatrix.gguf", "imatrix")
+    assert hub.resolve(str(tmp_path)) == only
+    (tmp_path / "config.json").write_text("{}")  # as in a repository of .gguf files
+    assert hub.resolve(str(tmp_path)) == only
+    model, _ = with_named_weights(ModelOptions(str(tmp_path)), PromptOptions())
+    assert model.model_name_or_path == str(only)
+    write_empty_gguf(tmp_path / "out.f16.gguf", "model")
+    with pytest.raises(
+        UserError, match=r"2 models in GGUF: give one of them as --model_name_or_path .*out\.f16\.gguf "
+    ):
+        hub.resolve(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert hub.resolve(str(tmp_path)) == tmp_path
 
 
 def test_other_names_are_passed_on(index, tmp_path, tiny_folder):

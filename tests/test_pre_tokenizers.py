@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,18 @@ def test_pre_tokenizers_with_equal_ids_are_offered(like_qwen2: Path, tmp_path: P
 def test_an_accepted_offer_is_written(like_qwen2: Path, tmp_path: Path) -> None:
     convert_folder(like_qwen2, {"f16": tmp_path / "model.gguf"}, pre="qwen2")
     assert read_header(tmp_path / "model.gguf").facts["tokenizer.ggml.pre"] == "qwen2"
+
+
+@pytest.mark.slow
+def test_a_folder_with_its_gguf_needs_no_second_word(like_qwen2: Path, tmp_path: Path) -> None:
+    """An export with --gguf_pre was refused by `carellama api` until it was told again."""
+    folder = tmp_path / "exported"
+    shutil.copytree(like_qwen2, folder)
+    convert_folder(like_qwen2, {"q8_0": folder / "exported.q8_0.gguf"}, pre="qwen2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("carellama.model.gguf.write.model_home", lambda: tmp_path / "cache")
+        made = gguf_of(ModelOptions(str(folder)), "f16")
+    assert read_header(made).facts["tokenizer.ggml.pre"] == "qwen2"
 
 
 def test_a_pre_tokenizer_with_other_ids_is_refused(

@@ -151,6 +151,14 @@ def test_formats_are_listed_and_shown(exported: Path, capsys: pytest.CaptureFixt
     show(["chatdoctor_chat"])
     said = capsys.readouterr().out
     assert "trained_as" in said and "Patient: I cough.\n\nChatDoctor: Rest." in said and 'ends with " "' in said
+    for name, stands in (
+        ("llama3", "(<s>: where the tokenizer's own bos stands)"),
+        ("llama2", "(<s> and </s>: where the tokenizer's own bos and eos stand)"),
+        ("qwen", ""),
+    ):
+        show([name])
+        said = capsys.readouterr().out.splitlines()
+        assert stands in said if stands else not any("<s>" in line for line in said)
     show(["--model_name_or_path", str(exported), "--json"])
     said = json.loads(capsys.readouterr().out)
     assert said["name"] == "the tokenizer's own" and said["ends"] == ["<|im_end|>"]

@@ -130,6 +130,25 @@ def test_gradients_are_those_of_the_untrained_lora_and_leave_it_as_it_was() -> N
         assert wanted is not None and torch.allclose(gradients.sums[3][1], wanted.flatten(), atol=1e-7)
 
 
+def test_a_layer_that_no_token_goes_through_says_nothing() -> None:
+    """As an expert of a mixture, or the encoder of images: it ended in an error of autograd."""
+    found: list[list[float]] = []
+    for unused in (False, True):
+        base = make_model(initializer_range=0.1)
+        if unused:
+            base.model.unused = torch.nn.Linear(64, 64)
+        torch.manual_seed(0)
+        network = get_peft_model(base, LoraConfig(target_modules="all-linear", init_lora_weights=False)).eval()
+        torch.manual_seed(1)
+        for name, weight in network.named_parameters():
+            if "lora_" in name and "unused" not in name:
+                torch.nn.init.normal_(weight, std=0.05)
+        gradients = LoraGradients(network, formats=3)
+        gradients.add([[((5, 6, 7), (8, 9, 2))], [((7, 8), (8, 9, 2))], [((3, 4), (8, 9, 2))]])
+        found.append(gradients.matches())
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+
+
 def test_a_lora_is_named_by_its_match_and_its_lead() -> None:
     def score(name: str, match: float, end: float = -0.1) -> Score:
         return Score((name,), (AnswerScore(-1.0, -1.0, end),), match)

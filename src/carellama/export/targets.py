@@ -23,6 +23,7 @@ from carellama.config.options import split_commas
 from carellama.errors import UserError
 from carellama.export.merge import Source, write_folder
 from carellama.files import print_status
+from carellama.model.gguf.converter import NotConvertible
 from carellama.model.gguf.tensor_types import EVERY_COLUMN
 
 if TYPE_CHECKING:
@@ -120,7 +121,11 @@ def check_targets(context: ExportContext) -> None:
     writes_any = options.writes_gguf or "lora-gguf" in options.targets
     if writes_any and tokenizer_checkpoint(model) is None:  # else the tokenizer is not the base's
         what, place = model.model_name_or_path, context.scratch / "vocabulary.gguf"
-        check_convertible(base_folder(model), place, what, pickles=model.allow_pickle, pre=options.gguf_pre)
+        try:
+            check_convertible(base_folder(model), place, what, pickles=model.allow_pickle, pre=options.gguf_pre)
+        except NotConvertible as error:
+            of_gguf = [name for name in options.targets if name in ("gguf", "lora-gguf", "ollama", "web")]
+            raise UserError(f"{error}. Other forms can be written: --to without {','.join(of_gguf)}") from error
     for target, name in (("openvino", "openvino"), ("gptq", "auto-round"), ("awq", "auto-round")):
         if target in options.targets:
             tool_environment(name)

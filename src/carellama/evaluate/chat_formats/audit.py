@@ -20,7 +20,7 @@ from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
 from carellama.engine.chat import VOCABULARY, chat_of
 from carellama.errors import UserError
-from carellama.model.gguf.read import Header, read_header
+from carellama.model.gguf.read import is_model, read_header
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import JSONObject, Message
 from carellama.run_record import read_run, template_for
@@ -92,7 +92,7 @@ class Report:
 def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, modelfile: str | None = None) -> Report:
     """Compare all that is known of a model. Raises `UserError` where fewer than two places say anything."""
     place = Path(name).expanduser()
-    files = [place] if place.suffix == ".gguf" else sorted(filter(_is_model, place.glob("*.gguf")))
+    files = [place] if place.suffix == ".gguf" else sorted(filter(is_model, place.glob("*.gguf")))
     files += [Path(gguf).expanduser()] if gguf else []
     recipe = Path(modelfile).expanduser() if modelfile else (place if place.is_dir() else place.parent) / "Modelfile"
     sources = [] if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
@@ -181,18 +181,9 @@ def _messages(rows: Sequence[JSONObject]) -> list[Message]:
     return [Message(row["role"], row["content"]) for row in rows]
 
 
-def _is_model(path: Path) -> bool:
-    """Whether a .gguf is a model; adapters and importance matrices lie beside it and have no template."""
-    return _kind(read_header(path)) == "model"
-
-
-def _kind(header: Header) -> str:
-    return str(header.facts.get("general.type", "model"))
-
-
 def _of_gguf(path: Path) -> Source:
     header = read_header(path, VOCABULARY)
-    if (kind := _kind(header)) != "model":
+    if (kind := header.facts.get("general.type", "model")) != "model":
         raise UserError(f"{path} is no model but of the type {kind}")
     chat = chat_of(header, None)
     ends = frozenset([chat.eos, *chat.stops, *_written_ends(chat.jinja, chat.marks)])

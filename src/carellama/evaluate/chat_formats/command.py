@@ -67,6 +67,10 @@ def show(argv: Sequence[str]) -> None:
             shown = value if name in ("name", "about", "source", "same_as", "trained_as") else _visible(value)
             print(f"{name.ljust(width)}  {shown}")
     print(f"\nA conversation up to where the second answer begins:\n{facts['example']}")
+    stands_for = {BOS: "bos", EOS: "eos"} if options.name is not None else {}
+    if found := [mark for mark in stands_for if mark in facts["example"]]:
+        own = " and ".join(stands_for[mark] for mark in found)
+        print(f"({' and '.join(found)}: where the tokenizer's own {own} stand{'s' * (len(found) == 1)})")
     if facts["example"] != facts["example"].rstrip():
         print(f"(it ends with {json.dumps(facts['example'][len(facts['example'].rstrip()) :])})")
 

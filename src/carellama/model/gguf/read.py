@@ -71,6 +71,11 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     return Header(facts, sum(one.weights for one in layout.tensors), frozenset(one.name for one in layout.tensors))
 
 
+def is_model(path: Path) -> bool:
+    """Whether a .gguf is a model, and no adapter or importance matrix. Raises `UserError` for a damaged file."""
+    return str(read_header(path).facts.get("general.type", "model")) == "model"
+
+
 def check_adapter_file(path: Path) -> None:
     """Raise `UserError` for a file that is no adapter in GGUF."""
     if not is_gguf(path):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +33,7 @@ from carellama.model.gguf.converter import (
 from carellama.model.gguf.importance import Importance
 from carellama.model.gguf.pre_tokenizers import advise, check_pre_tokenizer
 from carellama.model.gguf.quantize import quantize, type_counts
-from carellama.model.gguf.read import check_adapter_file
+from carellama.model.gguf.read import check_adapter_file, read_header
 from carellama.model.gguf.tensor_types import EVERY_COLUMN, FILE_TYPES
 from carellama.model.paths import check_space
 from carellama.model.sentencepiece_file import llamacpp_reason
@@ -72,7 +72,7 @@ def gguf_of(model: ModelOptions, gguf_type: str, pre: str | None = None) -> Path
         return place
     folder = base_folder(model)
     sources = [folder, *(Path(name).expanduser() for name in model.checkpoints)]
-    key = _key(sources, gguf_type, model.dtype, *([pre] if pre else ()))
+    key = _key(sources, gguf_type, model.dtype, *([pre] if pre else _pre_tokenizers_beside(folder)))
     name = f"{Path(model.model_name_or_path).expanduser().resolve().name.removesuffix('.gguf')}-{gguf_type}"
     target = model_home() / f"{name}-{key}"
     with _refusal_kept(target), create_once(target) as making:
@@ -233,8 +233,28 @@ def _convert(
                 check_pre_tokenizer(safe, pre, what)
             run_converter(CONVERT_AS + CONVERT_MODEL if pre else CONVERT_MODEL, [*([pre] if pre else ()), *words], what)
         except UnknownPreTokenizer as error:
-            raise ConverterRefuses(advise(error, safe, what)) from error
+            known = next((name for name in _pre_tokenizers_beside(folder) if _has_equal_ids(safe, name, what)), None)
+            if known is None:
+                raise ConverterRefuses(advise(error, safe, what)) from error
+            run_converter(CONVERT_AS + CONVERT_MODEL, [known, *words], what)
     return kind
+
+
+def _pre_tokenizers_beside(folder: Path) -> list[str]:
+    """The pre-tokenizers of the .gguf files of a folder: an export with `--gguf_pre` says there what it was."""
+    found = set[str]()
+    for path in folder.glob("*.gguf"):
+        with suppress(UserError):  # a damaged file
+            found.add(str(read_header(path).facts.get("tokenizer.ggml.pre", "")))
+    return sorted(found - {""})
+
+
+def _has_equal_ids(folder: Path, pre: str, what: str) -> bool:
+    try:
+        check_pre_tokenizer(folder, pre, what)
+    except UserError:
+        return False
+    return True
 
 
 def _stored_type(folder: Path) -> str:

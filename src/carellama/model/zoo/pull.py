@@ -30,7 +30,7 @@ from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import ModelEntry, find_entry, hub_of
 from carellama.model.zoo.fetch import PULLED, Listing, fetch_repository, list_repository
 from carellama.model.zoo.licences import clash
-from carellama.model.zoo.resolve import EMBEDDED
+from carellama.model.zoo.resolve import EMBEDDED, model_ggufs
 from carellama.run_record import weights_folder
 from carellama.weights import base_fingerprint
 
@@ -48,7 +48,10 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
     A folder of that name beside the person comes first. `--template` that was given stays. Raises `UserError` for
     weights that cannot be fetched.
     """
-    named = None if _is_there(model.model_name_or_path) else find_entry(model.model_name_or_path)
+    place = Path(model.model_name_or_path).expanduser()
+    if place.is_dir() and len(files := model_ggufs(place)) == 1:
+        model = replace(model, model_name_or_path=str(files[0]))
+    named = None if place.exists() else find_entry(model.model_name_or_path)
     base = named if named and named.kind != "embedded" else None
     checkpoints, used = list[str](), [base] if base else []
     if base:

@@ -23,9 +23,10 @@ from pathlib import Path
 from carellama.config.environment import model_home
 from carellama.errors import UserError, nearest
 from carellama.files import create_once, print_status
-from carellama.model.gguf.read import folder_of_gguf, is_gguf
+from carellama.model.gguf.read import folder_of_gguf, is_gguf, is_model
 
 CHUNK_BYTES = 1 << 20
+WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def check_name(name: str) -> None:
 def resolve(name: str, *, accept_licence: bool = False) -> Path | str:
     """Return where the model `name` lies: a model folder, a .gguf file, or a hub id (a `str`).
 
+    A folder with one model in GGUF and no other weights is that file.
     An embedded model is fetched on first use. Raises `UserError` for a path that is not there or not a model,
     for terms that are not accepted, and for a download that fails.
     """
@@ -98,17 +100,30 @@ def resolve(name: str, *, accept_licence: bool = False) -> Path | str:
 
 
 def _model_folder(path: Path) -> Path:
-    """Check that a folder holds a model."""
-    if (path / "config.json").is_file():
+    """Check that a folder holds a model; of one that holds a .gguf alone return that."""
+    files = model_ggufs(path)
+    if len(files) == 1:
+        return files[0]
+    if (path / "config.json").is_file() and not files:
         return path
     if (path / "adapter_config.json").is_file():
         raise UserError(
             f"{path} holds an adapter, not a model: give it as --checkpoint_dir, "
             "and the model that it was trained on as --model_name_or_path"
         )
-    files = sorted(file.name for file in path.glob("*.gguf"))
-    hint = f"; give one of its files: {', '.join(files)}" if files else ""
-    raise UserError(f"{path} is not a model folder: it has no config.json{hint}")
+    if files:
+        names = ", ".join(file.name for file in files)
+        raise UserError(
+            f"{path} holds {len(files)} models in GGUF: give one of them as --model_name_or_path {files[0]} ({names})"
+        )
+    raise UserError(f"{path} is not a model folder: it has no config.json")
+
+
+def model_ggufs(folder: Path) -> list[Path]:
+    """The models in GGUF of a folder that has no other weights; adapters and importance matrices are none."""
+    if any(path for pattern in WEIGHTS for path in folder.glob(pattern)):
+        return []
+    return [path for path in sorted(folder.glob("*.gguf")) if is_model(path)]
 
 
 def fetch(name: str, *, accept_licence: bool = False) -> Path:
