@@ -157,8 +157,8 @@ def test_formats_are_listed_and_shown(exported: Path, capsys: pytest.CaptureFixt
         ("qwen", ""),
     ):
         show([name])
-        said = capsys.readouterr().out.splitlines()
-        assert stands in said if stands else not any("<s>" in line for line in said)
+        lines = capsys.readouterr().out.splitlines()
+        assert stands in lines if stands else not any("<s>" in line for line in lines)
     show(["--model_name_or_path", str(exported), "--json"])
     said = json.loads(capsys.readouterr().out)
     assert said["name"] == "the tokenizer's own" and said["ends"] == ["<|im_end|>"]
