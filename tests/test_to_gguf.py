@@ -167,7 +167,7 @@ def test_families_that_the_converter_stumbled_over_are_written(family: str, tmp_
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("smollm2-135m"))
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|user|>"]})  # which GLM-4 ends its answers with
-    sizes = {
+    sizes: dict[str, Any] = {
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 1,
