@@ -167,16 +167,11 @@ def test_families_that_the_converter_stumbled_over_are_written(family: str, tmp_
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder("smollm2-135m"))
     tokenizer.add_special_tokens({"extra_special_tokens": ["<|user|>"]})  # which GLM-4 ends its answers with
-    sizes: dict[str, Any] = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "head_dim": 16,
-    }
-    config = CONFIG_MAPPING[family](
-        **sizes, num_key_value_heads=1, vocab_size=len(tokenizer), pad_token_id=0, max_position_embeddings=128
-    )
+    settings: dict[str, Any] = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16,
+        "num_key_value_heads": 1, "vocab_size": len(tokenizer), "pad_token_id": 0, "max_position_embeddings": 128,
+    }  # fmt: skip
+    config = CONFIG_MAPPING[family](**settings)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
     make_readable(tmp_path / "model")
