@@ -14,7 +14,7 @@ LARGE = (".safetensors", ".bin", ".gguf", ".model", "tokenizer.json")  # kept in
 
 @dataclass
 class Repository:
-    """What a hub has under an id. `breaks` counts down how often a file breaks off half way."""
+    """What a hub has under an id. `breaks` counts down how often a file breaks off; the `damaged` come as zeros."""
 
     files: dict[str, bytes]
     commit: str = "a" * 40
@@ -22,6 +22,7 @@ class Repository:
     private: bool = False
     licence: str = ""  # that it was made with
     breaks: dict[str, int] = field(default_factory=dict)
+    damaged: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Hub:
     stored: dict[str, bytes] = field(default_factory=dict)  # uploaded large files by SHA-256
     broken_uploads: int = 0  # how many of the next ones break off
     longest_list: int = 3000  # entries of one list of ModelScope's models
+    fault: int | str = 0  # what each request is answered with: a status, a "page" of HTML, or "nothing"
 
     def add(self, repo: str, folder: Path, **options: Any) -> Repository:
         """Put the files of a folder under an id."""

@@ -55,6 +55,8 @@ class Handler(Uploads):
         """Answer by the route."""
         asked = urlsplit(self.path)
         self.hub.asked.append((self.command, self.path, self.headers.get("Range", "")))
+        if self.hub.fault:
+            return self._faulty(self.hub.fault)
         path = unquote(asked.path).strip("/")
         query = {name: values[0] for name, values in parse_qs(asked.query).items()}
         if path.startswith("storage/"):
@@ -72,6 +74,16 @@ class Handler(Uploads):
         return self._refuse(404, "RepoNotFound", "Repository not found")
 
     do_HEAD = do_GET
+
+    def _faulty(self, fault: int | str) -> None:
+        """A server that is down or wants another token, a login page in its place, or a connection that is closed."""
+        if fault == "nothing":
+            self.close_connection = True
+            self.connection.close()
+        elif fault == "page":
+            self._send(200, b"<html>Log in</html>", {"Content-Type": "text/html"})
+        else:
+            self._send(int(fault), b"", {})
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
@@ -169,6 +181,8 @@ class Handler(Uploads):
         found = self.hub.repositories[repo]
         body = found.files[name]
         headers = {"ETag": f'"{_sha256(body)}"', "Accept-Ranges": "bytes"}
+        if name in found.damaged:
+            body = bytes(len(body))
         begins = 0
         if (asked := self.headers.get("Range", "")).startswith("bytes="):
             begins = int(asked.removeprefix("bytes=").split("-")[0])

@@ -91,8 +91,9 @@ def test_the_licence_of_the_base_goes_along(adapter, tmp_path):
 def test_weights_are_cut_into_shards(tiny_folder, tmp_path):
     export(arguments(tiny_folder), None, tmp_path / "out", max_shard_size="100KB")
     assert len(list((tmp_path / "out").glob("*.safetensors"))) > 1
-    with pytest.raises(UserError, match="like 5GB"):
-        export(arguments(tiny_folder), None, tmp_path / "no", max_shard_size="much")
+    for size in ("much", "0GB", "0.0KB"):
+        with pytest.raises(UserError, match="like 5GB"):
+            export(arguments(tiny_folder), None, tmp_path / "no", max_shard_size=size)
 
 
 def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_path):

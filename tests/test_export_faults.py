@@ -87,6 +87,22 @@ def broken(tiny_folder: Path, folder: Path, how: str) -> Path:
     return folder
 
 
+def test_a_step_of_a_small_model_is_named_once_it_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below 50 million weights nothing was said, however long it took."""
+    monkeypatch.setattr(command, "SLOW_SECONDS", 0.05)
+    for weights, seconds, said in (
+        (1000, 0.3, "writing\n  done in 0 s\n"),
+        (1000, 0, ""),
+        (10**9, 0, "writing\n  done"),
+    ):
+        with command._announced("writing", SimpleNamespace(weights=weights)):  # type: ignore[arg-type]
+            time.sleep(seconds)
+        shown = capsys.readouterr().err
+        assert shown.startswith(said) and bool(shown) == bool(said)
+
+
 @pytest.mark.parametrize("how", ["missing", "cut"])
 def test_shards_that_are_missing_or_cut_are_named(how: str, tiny_folder: Path, tmp_path: Path) -> None:
     folder = broken(tiny_folder, tmp_path / "base", how)

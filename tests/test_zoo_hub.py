@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import signal
@@ -21,7 +22,7 @@ from carellama.config.model import ModelOptions
 from carellama.download import http
 from carellama.errors import UserError
 from carellama.model.digests import check_digests
-from carellama.model.load import load_model
+from carellama.model.load import _check_hub_access, load_model, load_tokenizer
 from carellama.model.zoo import entries, pull_command, verify
 from carellama.model.zoo.delta import apply_delta
 from carellama.model.zoo.entries import ModelEntry
@@ -295,6 +296,40 @@ def test_what_is_not_there_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch
     pull_command.run(["toy"])
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     pull_command.run(["toy"])  # it is here
+
+
+@pytest.mark.parametrize(
+    ("fault", "pulled", "loaded", "of_modelscope"),
+    [
+        (500, "500 Internal Server Error", "the hub answers 500", "ModelScope answers 500"),
+        (401, "does your token hold", "the hub answers 401: look whether your token holds", "asks for an account"),
+        ("page", "is a login page or a proxy between", "the hub", "is a login page or a proxy between"),
+        ("nothing", "the hub broke off: try again, set HF_ENDPOINT", "broke off: try again", "try again, leave --hub"),
+    ],
+)  # fmt: skip
+def test_a_hub_that_answers_wrongly_is_one_line(
+    fault: int | str, pulled: str, loaded: str, of_modelscope: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A login page in place of the hub, and a connection that is closed, ended in tracebacks."""
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    hub.fault = fault
+    for words, said in (([], pulled), (["--hub", "modelscope"], of_modelscope)):
+        with pytest.raises(UserError, match=re.escape(said)) as refused:
+            pull_command.run(["lab/toy", *words])
+        assert "\n" not in str(refused.value)
+    _check_hub_access.cache_clear()
+    with pytest.raises(UserError, match=re.escape(loaded)):
+        load_tokenizer(options("lab/toy"))
+
+
+def test_a_file_that_comes_damaged_is_thrown_away(hub: Hub) -> None:
+    """huggingface_hub looks at the size alone; the file stayed in its cache, and was not fetched again."""
+    hub.repositories["lab/toy"].damaged.add("model.safetensors")
+    with pytest.raises(UserError, match=r"lab/toy: model.safetensors came damaged .*fetch it again"):
+        pull_command.run(["lab/toy"])
+    hub.repositories["lab/toy"].damaged.clear()
+    pull_command.run(["lab/toy"])
+    verify.run(["lab/toy"])
 
 
 def test_a_disk_without_room_is_said_before_anything_comes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import re
 import shlex
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,7 +44,8 @@ from carellama.model.quiet import QUICK_BYTES
 # Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
 BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
 BESIDE = {"lora-gguf": "f16", "gptq": "q4_0", "awq": "q4_0"}  # the base that it is compared on; weights in 4 bits
-SLOW_WEIGHTS = 50_000_000  # from here on the comparison takes long enough to be announced
+SLOW_WEIGHTS = 50_000_000  # from here on each step takes long enough to be announced at once
+SLOW_SECONDS = 3.0  # after which a step of a smaller model is
 
 
 def main(argv: Sequence[str]) -> None:
@@ -82,7 +84,8 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     output = Path(options.output_dir).expanduser()
     read_from = [Path(name) for name in _read_names(model, options)]
     check_output(output, read_from, overwrite=options.overwrite_output_dir)
-    if not re.fullmatch(r"\d+(\.\d+)?\s*[KMGT]i?B", options.max_shard_size, re.IGNORECASE):
+    size = re.fullmatch(r"(\d+(\.\d+)?)\s*[KMGT]i?B", options.max_shard_size, re.IGNORECASE)
+    if not size or not float(size[1]):
         raise UserError(f"--max_shard_size {options.max_shard_size}: give a size like 5GB or 500MB")
     if options.push_to:
         parse_place(options.push_to)
@@ -111,7 +114,8 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
                 context.notes.append(source.note)
             if merge:
                 context.notes.append(merge.described([Path(name) for name in model.checkpoints]))
-            check_targets(context)
+            with _announced("checking that each form can be written", source):
+                check_targets(context)
             table = _fill(context)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error}") from error
@@ -181,13 +185,21 @@ def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | Traine
 
 @contextmanager
 def _announced(what: str, source: Source) -> Iterator[None]:
-    """Say what is done now, and at its end how long it took, where the model is so large that one has to wait."""
-    slow, begin = source.weights > SLOW_WEIGHTS, time.monotonic()
-    if slow:
+    """Say what is done now, of a small model once it takes seconds, and at its end how long it took."""
+    begin = time.monotonic()
+    is_large = source.weights > SLOW_WEIGHTS
+    if is_large:
         print_status(what)
-    yield
-    if slow:
-        print_status(f"  done in {time.monotonic() - begin:.0f} s")
+    later = threading.Timer(SLOW_SECONDS, lambda: None if is_large else print_status(what))
+    later.start()
+    try:
+        yield
+    finally:
+        later.cancel()
+        later.join()
+    seconds = time.monotonic() - begin
+    if is_large or seconds > SLOW_SECONDS:
+        print_status(f"  done in {seconds:.0f} s")
 
 
 def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, context: ExportContext) -> list[ParityRow]:

@@ -6,6 +6,7 @@ with as_user_error("smollm2-135m", "tokenizer"):
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,12 @@ from carellama.model.zoo.entries import find_entry, load_entries
 @contextmanager
 def as_user_error(place: Path | str, what: str) -> Iterator[None]:
     """Turn what transformers and the hub raise over the user's input into one line; `place` is what was given."""
+    from httpx2 import TransportError
     from safetensors import SafetensorError
 
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError, TransportError) as error:
         names = [entry.name for entry in load_entries()]
         hint = nearest(place, names) if isinstance(place, str) and find_entry(place) is None else ""
         raise UserError(f"cannot load the {what} of {place}: {_reason(error)}.{hint}") from error
@@ -29,6 +31,7 @@ def as_user_error(place: Path | str, what: str) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """What to tell the person about an error of transformers or of the hub."""
+    from httpx2 import TransportError
     from huggingface_hub import errors as hub
 
     known: dict[type[BaseException], str] = {
@@ -37,13 +40,32 @@ def _reason(error: BaseException) -> str:
         hub.RevisionNotFoundError: "the hub does not have this --model_revision",
         hub.LocalEntryNotFoundError: "there is no such folder, and the hub cannot be reached",
         hub.OfflineModeIsEnabled: "there is no such folder, and the hub is switched off (HF_HUB_OFFLINE)",
+        TransportError: "the connection to the hub broke off: try again, or set HF_ENDPOINT to a mirror",
     }
-    cause: BaseException | None = error
-    while cause is not None:
+    chain = list(_chain(error))
+    for cause in chain:
+        if type(cause) is hub.HfHubHTTPError:  # its kinds say more
+            status = cause.response.status_code
+            hint = (
+                ": look whether your token holds (--hf_auth_token, HF_TOKEN)"
+                if status in (401, 403)
+                else ": try again later"
+            )
+            return f"there is no such folder, and the hub answers {status}{hint}"
+    for cause in chain:
         for kind, reason in known.items():
             if isinstance(cause, kind):
                 return reason
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, json.JSONDecodeError):
+            return f"one of its files is no JSON, or a login page answers in place of the hub ({cause})"
     if "trust_remote_code" in str(error):
         return "it brings Python code of its own; if you trust it give --trust_remote_code true"
     return " ".join(str(error).split(". ")[0].split()).rstrip(".")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those that it came from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

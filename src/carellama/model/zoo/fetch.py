@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from urllib.parse import quote
 
@@ -30,6 +31,7 @@ from carellama.download.http import (
     RemoteFile,
     check_free_space,
     download,
+    sha256_of,
 )
 from carellama.download.modelscope import ListingRefused, list_files
 from carellama.errors import UserError
@@ -150,6 +152,8 @@ def _modelscope_refusal(repo: str, status: int, answer: Any) -> str:
     if status == 404:
         return f"ModelScope has no model {repo} (or it is private): see {page}"
     said = answer.get("Message") if isinstance(answer, dict) else None
+    if status == 200 and not said:
+        return "the answer is not ModelScope's: is a login page or a proxy between?"
     return f"ModelScope answers {status} for {repo}" + (f": {said}" if said else "")
 
 
@@ -201,8 +205,19 @@ def fetch_repository(listing: Listing, model: ModelOptions) -> Path:
     finally:
         if shown:
             enable_progress_bars()
+    for one in missing:
+        path = folder / one.name
+        if one.sha256 and path.is_file() and sha256_of(path) != one.sha256:  # the hub's own program looks at the size
+            _throw_away(path)
+            raise UserError(f"{listing.repo}: {one.name} came damaged (its SHA-256 is another): fetch it again")
     check_whole(folder, listing.files)
     return folder
+
+
+def _throw_away(path: Path) -> None:
+    """Remove a file of the hub's cache, which is a link there, so that it is fetched again."""
+    path.resolve().unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _literal(name: str) -> str:
@@ -310,15 +325,24 @@ def hub_errors(repo: str, hub: Hub, folder: Path | None = None) -> Iterator[None
         )
         raise UserError(f"{repo} is not among what was fetched before, and the hub {reason}") from error
     except (HostUnreachable, httpx2.TransportError) as error:
-        raise UserError(
-            f"no connection to the hub for {repo}: set HF_ENDPOINT to a mirror, or try --hub modelscope"
-        ) from error
+        cause = error.__cause__ if isinstance(error, HostUnreachable) else error
+        never = cause is None or isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError))
+        state = f"no connection to the hub for {repo}:" if never else f"{repo}: the hub broke off: try again,"
+        other = "leave --hub out" if hub == "modelscope" else "set HF_ENDPOINT to a mirror, or try --hub modelscope"
+        raise UserError(f"{state} {other}") from error
     except (DownloadError, of_hub.HfHubHTTPError) as error:
-        raise UserError(f"{repo}: {str(error).splitlines()[0]}") from error
+        token = ""
+        if isinstance(error, of_hub.HfHubHTTPError) and error.response.status_code in (401, 403):
+            token = "; does your token hold (--hf_auth_token, HF_TOKEN)?"
+        raise UserError(f"{repo}: {str(error).splitlines()[0].rstrip('.')}{token}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"{repo}: the answer is no hub's ({error}): is a login page or a proxy between, or HF_ENDPOINT no mirror?"
+        ) from error
     except OSError as error:
         if is_disk_full(error):
             raise UserError(disk_full_message(error, folder)) from error
-        raise UserError(f"{repo} cannot be fetched: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{repo} cannot be fetched: {shorten(str(error), 300, placeholder=' ...')}") from error
 
 
 def copy_small(source: Path, target: Path) -> None:
