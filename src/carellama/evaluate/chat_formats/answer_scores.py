@@ -72,8 +72,11 @@ def answer_logprobs(network: PreTrainedModel | PeftModel, rows: Sequence[Pair]) 
         mask[at, : len(prompt) + len(answer)] = 1
     first = min(len(prompt) for prompt, _ in rows) - 1
     logits: torch.Tensor = network(
-        input_ids=ids.to(network.device), attention_mask=mask.to(network.device), use_cache=False
-    ).logits[:, first:]
+        input_ids=ids.to(network.device),
+        attention_mask=mask.to(network.device),
+        use_cache=False,
+        logits_to_keep=longest - first,
+    ).logits[:, first - longest :]
     found = []
     for row, (prompt, answer) in zip(logits, rows, strict=True):
         before = row[len(prompt) - 1 - first : len(prompt) + len(answer) - 1 - first]  # (A, V)

@@ -45,7 +45,7 @@ ROUNDS = ((2, 24), (6, 8), (16, 4))  # after so many answers, so many of the for
 SURE_MATCH, LEAD = 3.0, 1.0  # standard deviations
 SAID = 2  # answers that are scored under each format beside
 SHORT = 12  # of the answers, these are looked at first
-ANSWERS = (4, 8)  # a LoRA: until it is sure
+ANSWERS = (4, 8, 12)  # a LoRA: until it is sure
 
 
 @dataclass(frozen=True)
