@@ -118,7 +118,7 @@ def test_gradients_are_those_of_the_untrained_lora_and_leave_it_as_it_was() -> N
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     pairs: list[list[Pair]] = [[((5, 6, 7), (8, 9, 2))], [((7, 8), (8, 9, 2))]]
     gradients = LoraGradients(network, formats=2)
-    gradients.add(pairs)
+    gradients.add(dict(enumerate(pairs)))
     assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
     assert len(before) > 20 and len(gradients.matches()) == 2
     with network.disable_adapter():

@@ -6,8 +6,8 @@
 Candidates are the formats that the tokenizer can carry, and its own; those that render all of it alike are one.
 
 A LoRA is compared by its weights (lora_gradients.py): each format has a match, in standard deviations from the mean of
-all. A format is named whose match is at least SURE_MATCH, and LEAD more than the next one's. Where none is after the
-first answers, there are more of them (ANSWERS).
+all. A format is named whose match is at least SURE_MATCH, and LEAD more than the next one's. Where none is, the best of
+them get more answers (LORA_ROUNDS).
 
 Other models are compared by what they say. For some short answers, ours, the log-probabilities of the answer's tokens
 are measured, and that of the end token in its place. A model that was trained with a format expects the beginning of an
@@ -28,7 +28,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from carellama.errors import UserError
@@ -43,9 +43,9 @@ SURE_END = -2.0  # 14% for the end token
 MARGIN = 4.0  # standard errors; formats also differ by what no training made, and a wrong one has led by 2.8
 ROUNDS = ((2, 24), (6, 8), (16, 4))  # after so many answers, so many of the formats go on; the last see all answers
 SURE_MATCH, LEAD = 3.0, 1.0  # standard deviations
-SAID = 2  # answers that are scored under each format beside
+SAID = 2  # answers that are scored beside under the best formats
 SHORT = 12  # of the answers, these are looked at first
-ANSWERS = (4, 8, 12)  # a LoRA: until it is sure
+LORA_ROUNDS = ((1, 30), (2, 20), (4, 10), (8, 10))  # until it is sure, which one answer does not make it
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Score:
     """What a model says of the answers under one candidate; natural logarithms."""
 
     names: tuple[str, ...]
-    answers: tuple[AnswerScore, ...]
+    answers: tuple[AnswerScore, ...]  # none: a LoRA's weights fit others better
     match: float | None = None  # of a LoRA's weights
 
     @property
@@ -88,9 +88,8 @@ class Verdict:
             {
                 "formats": list(one.names),
                 "match": one.match,
-                "score": one.score,
-                **one.mean._asdict(),
                 "answers": len(one.answers),
+                **({"score": one.score, **one.mean._asdict()} if one.answers else {}),
             }
             for one in self.scores
         ]
@@ -123,17 +122,19 @@ def _check_lora(network: PeftModel, made: list[Candidate], left_out: tuple[str, 
     from carellama.evaluate.chat_formats.lora_gradients import LoraGradients
 
     order = _learned_answers(network, made[0])
-    said = iter(score_answers(network, [one.pairs[at] for one in made for at in order[:SAID]]))
-    scores = [Score(one.names, tuple(itertools.islice(said, SAID))) for one in made]
-    gradients, seen = LoraGradients(network, len(made)), 0
-    for until in ANSWERS:
-        gradients.add([[one.pairs[at] for at in order[seen:until]] for one in made])
-        seen = until
-        matches = zip(scores, gradients.matches(), strict=True)
-        verdict = decide_lora([replace(score, match=match) for score, match in matches], left_out)
-        if verdict.names:
+    gradients, going, seen = LoraGradients(network, len(made)), list(range(len(made))), 0
+    for until, go_on in LORA_ROUNDS:
+        gradients.add({row: [made[row].pairs[at] for at in order[seen:until]] for row in going})
+        matches = gradients.matches()
+        going = sorted(going, key=lambda row: -matches[row])[:go_on]
+        verdict = decide_lora([Score(one.names, (), match) for one, match in zip(made, matches, strict=True)], left_out)
+        if verdict.names and seen:
             break
-    return verdict
+        seen = until
+    said = iter(score_answers(network, [made[row].pairs[at] for row in going for at in order[:SAID]]))
+    answers = {row: tuple(itertools.islice(said, SAID)) for row in going}
+    scores = [Score(one.names, answers.get(row, ()), matches[row]) for row, one in enumerate(made)]
+    return decide_lora(scores, left_out)
 
 
 def _learned_answers(network: PeftModel, candidate: Candidate) -> list[int]:
@@ -164,7 +165,7 @@ def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...]) -> Verdict:
         reason = (
             f"it matches the weights of the LoRA by {match:.1f}, the next, {second.names[0]}, by {second.match:.1f}"
         )
-        if best.mean.end < SURE_END:
+        if best.answers and best.mean.end < SURE_END:
             reason += f"; of its end the model has learned little ({math.exp(best.mean.end):.1%} for the end token)"
     return Verdict(names, margin, reason, (best, second, *rest), left_out)
 

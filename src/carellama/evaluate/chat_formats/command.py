@@ -129,8 +129,11 @@ def check(argv: Sequence[str]) -> None:
     print(f"{'match  ' if matched else ''}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
     for one in verdict.scores[: options.rows]:
         match = f"{one.match:5.2f}  " if one.match is not None else ""
-        start, words, end = one.mean
-        print(f"{match}{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}  {_some(one.names)}")
+        said = " " * 36
+        if one.answers:
+            start, words, end = one.mean
+            said = f"{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}"
+        print(f"{match}{said}  {_some(one.names)}")
     print(
         f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks)"
     )

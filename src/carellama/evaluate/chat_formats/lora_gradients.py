@@ -8,7 +8,8 @@ a ridge regression (Hoerl and Kennedy, Technometrics 12, 1970), whose coefficien
 over the formats. Their means over the layers, brought to mean 0 and deviation 1 again, are the matches.
 
     gradients = LoraGradients(network, formats=len(pairs))
-    gradients.add(pairs)  # some answers behind the prompts of each format; as often as wanted
+    gradients.add(dict(enumerate(pairs)))  # some answers behind the prompts of each format
+    gradients.add({0: more, 3: more_of_3})  # others, of some of the formats
     gradients.matches()
 
 The loss under a format says less: a base model dislikes some formats more than others, which no training made.
@@ -16,7 +17,7 @@ The loss under a format says less: a base model dislikes some formats more than 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,8 @@ class LoraGradients:
     """Gradients of K formats at the untrained state of the L layers of a LoRA, summed over answers."""
 
     def __init__(self, network: PeftModel, formats: int) -> None:
+        import torch
+
         self.network = network
         weights = lora_b_weights(network)
         size = sum(weight.numel() for weight in weights)
@@ -43,13 +46,14 @@ class LoraGradients:
         self.trained = [weight.detach().float().cpu().flatten() for weight in self.weights]
         self.sums = [weight.new_zeros(formats, len(weight)) for weight in self.trained]  # each (K, N)
         self.squares = [weight.new_zeros(len(weight)) for weight in self.trained]
+        self.answers = torch.zeros(formats, dtype=torch.long)  # of each format, how many are in the sums
 
-    def add(self, answers: Sequence[Sequence[Pair]]) -> None:
-        """Add the gradients of some answers: for each format, the same ones behind its prompts."""
+    def add(self, answers: Mapping[int, Sequence[Pair]]) -> None:
+        """Add the gradients of some answers: for each format by its number, the same ones behind its prompts."""
         import torch
 
         with untrained(self.network), torch.enable_grad():
-            for row, pairs in enumerate(answers):
+            for row, pairs in answers.items():
                 loss = torch.stack([-said.mean() for said in answer_logprobs(self.network, pairs)]).mean()
                 # A layer that no token went through, as an expert of a mixture, has zeros.
                 of_layers = torch.autograd.grad(loss, self.weights, materialize_grads=True)
@@ -57,6 +61,7 @@ class LoraGradients:
                     found = gradient.float().cpu().flatten()
                     self.sums[layer][row] += found
                     self.squares[layer] += found.square()
+                self.answers[row] += len(pairs)
 
     def matches(self) -> list[float]:
         """Return the match of each format: standard deviations from their mean, averaged over layers."""
@@ -65,7 +70,10 @@ class LoraGradients:
         rows = []
         for trained, sums, squares in zip(self.trained, self.sums, self.squares, strict=True):
             gradients = sums / squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
-            rows.append(_standard(_ridge(gradients, -trained)))
+            units = torch.nn.functional.normalize(gradients, dim=1)
+            for count in self.answers.unique():  # what formats with the same answers have in common are the answers
+                units[self.answers == count] -= units[self.answers == count].mean(0)
+            rows.append(_standard(_ridge(units, -trained)))
         return _standard(torch.stack(rows).mean(0)).tolist()
 
 
@@ -98,12 +106,10 @@ def untrained(network: PeftModel) -> Iterator[None]:
             weight.requires_grad = trainable
 
 
-def _ridge(gradients: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The coefficients (K) of unit gradients (K, N), less their mean, that explain the target (N)."""
+def _ridge(units: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The coefficients (K) of centred unit gradients (K, N) that explain the target (N)."""
     import torch
 
-    units = torch.nn.functional.normalize(gradients, dim=1)
-    units = units - units.mean(0)
     gram = (units @ units.T).double()  # (K, K)
     penalty = (RIDGE * gram.diagonal().mean()).clamp_min(1e-30) * torch.eye(len(gram), dtype=gram.dtype)
     coefficients: torch.Tensor = torch.linalg.solve(gram + penalty, (units @ target).double())
