@@ -4,7 +4,7 @@
 
 Each LoRA learns the first sentences of our 100 English consultations (data/consult_en.json) under one format, which are
 none of the answers that the check scores. It takes an hour or two on two cores. Rows that are in the file of --json
-already are not made again, so it can be stopped and run again.
+already are not made again, so it can be stopped and run again; --adapters FOLDER keeps the LoRAs, to check them again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
 from carellama.config.model import ModelOptions
 from carellama.data.encoding.encode import Encoder
@@ -106,6 +106,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--target", default="all", help="layers, comma separated")
     parser.add_argument("--json", type=Path, help="file for the rows")
+    parser.add_argument("--adapters", type=Path, help="folder of the LoRAs; those that are there are not trained again")
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     if arguments.json and arguments.json.exists():
@@ -117,8 +118,15 @@ def main() -> None:
         if name in [one["trained"] for one in rows]:
             continue
         started, network, loss = time.time(), base, math.nan
-        if not name.startswith("("):
+        kept = arguments.adapters / name if arguments.adapters else None
+        if name.startswith("("):
+            pass
+        elif kept and kept.exists():
+            network = PeftModel.from_pretrained(base, kept).eval()
+        else:
             network, loss = train_lora(base, tokenizer, name, arguments)
+            if kept:
+                network.save_pretrained(kept)
         trained = time.time()
         verdict = check_formats(network, tokenizer)
         times = {"training_s": round(trained - started), "check_s": round(time.time() - trained)}
