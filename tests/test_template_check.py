@@ -144,7 +144,7 @@ def test_a_layer_that_no_token_goes_through_says_nothing() -> None:
             if "lora_" in name and "unused" not in name:
                 torch.nn.init.normal_(weight, std=0.05)
         gradients = LoraGradients(network, formats=3)
-        gradients.add([[((5, 6, 7), (8, 9, 2))], [((7, 8), (8, 9, 2))], [((3, 4), (8, 9, 2))]])
+        gradients.add(dict(enumerate([[((5, 6, 7), (8, 9, 2))], [((7, 8), (8, 9, 2))], [((3, 4), (8, 9, 2))]])))
         found.append(gradients.matches())
     assert found[1] == pytest.approx(found[0], abs=1e-4)
 

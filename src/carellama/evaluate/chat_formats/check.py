@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 SURE_END = -2.0  # 14% for the end token
 MARGIN = 4.0  # standard errors; formats also differ by what no training made, and a wrong one has led by 2.8
 ROUNDS = ((2, 24), (6, 8), (16, 4))  # after so many answers, so many of the formats go on; the last see all answers
-SURE_MATCH, LEAD = 3.0, 1.0  # standard deviations
+SURE_MATCH, LEAD = 3.3, 1.5  # standard deviations; a wrong one has had 3.2 and a lead of 1.3
 SAID = 2  # answers that are scored beside under the best formats
 SHORT = 12  # of the answers, these are looked at first
 LORA_ROUNDS = ((1, 30), (2, 20), (4, 10), (8, 10))  # until it is sure, which one answer does not make it
