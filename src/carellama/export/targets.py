@@ -125,7 +125,7 @@ def check_targets(context: ExportContext) -> None:
             check_convertible(base_folder(model), place, what, pickles=model.allow_pickle, pre=options.gguf_pre)
         except NotConvertible as error:
             of_gguf = [name for name in options.targets if name in ("gguf", "lora-gguf", "ollama", "web")]
-            raise UserError(f"{error}. Other forms can be written: --to without {','.join(of_gguf)}") from error
+            raise NotConvertible(f"{error}. Other forms can be written: --to without {','.join(of_gguf)}") from error
     for target, name in (("openvino", "openvino"), ("gptq", "auto-round"), ("awq", "auto-round")):
         if target in options.targets:
             tool_environment(name)
