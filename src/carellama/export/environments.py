@@ -29,10 +29,7 @@ from carellama.package_data import package_yaml
 from carellama.records import JSONObject
 
 PINS = "export/environments.yaml"
-TORCH = (  # it and the large ones of what it requires
-    "torch", "torch-*", "torchgen", "functorch", "nvidia*", "triton*", "cuda*",
-    "sympy", "sympy-*", "mpmath*", "networkx*",
-)  # fmt: skip
+TORCH = ("torch", "torch-*", "torchgen", "functorch", "nvidia*", "triton*", "cuda*")  # it and what it requires
 NO_INDEX = re.compile(
     r"No matching distribution|ConnectionError|NewConnectionError|name resolution|ProxyError|timed out"
 )
@@ -122,8 +119,7 @@ def _link(folder: Path, links: Sequence[Path]) -> None:
 
 def _install(pip: Sequence[str], name: str, words: Sequence[str]) -> None:
     """Install by the user's own settings of pip."""
-    options = ["--no-compile", "--no-user"]  # the first import compiles what is used
-    command = [*pip, "--quiet", "--disable-pip-version-check", "--no-input", "install", *options, *words]
+    command = [*pip, "--quiet", "--disable-pip-version-check", "--no-input", "install", "--no-user", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.returncode:
         return
