@@ -183,8 +183,8 @@ def _messages(rows: Sequence[JSONObject]) -> list[Message]:
 
 def _of_gguf(path: Path) -> Source:
     header = read_header(path, VOCABULARY)
-    if (kind := header.facts.get("general.type", "model")) != "model":
-        raise UserError(f"{path} is no model but of the type {kind}")
+    if header.kind != "model":
+        raise UserError(f"{path} is no model but of the type {header.kind}")
     chat = chat_of(header, None)
     ends = frozenset([chat.eos, *chat.stops, *_written_ends(chat.jinja, chat.marks)])
     return Source(path.name, lambda rows: chat.render(_messages(rows)), chat.bos, frozenset(filter(None, ends)))

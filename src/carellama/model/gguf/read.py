@@ -46,6 +46,11 @@ class Header:
         return self.facts.get(f"{self.facts.get('general.architecture')}.{name}")
 
     @property
+    def kind(self) -> str:
+        """Return what the file holds: a model where it does not say; else adapter, imatrix, ..."""
+        return str(self.facts.get("general.type", "model"))
+
+    @property
     def scales_positions(self) -> bool:
         """Return whether positions are scaled: by a fact (linear, YaRN) or by a tensor of factors (Llama 3.1)."""
         kind = self.of_architecture("rope.scaling.type") or "none"
@@ -73,14 +78,14 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
 
 def is_model(path: Path) -> bool:
     """Whether a .gguf is a model, and no adapter or importance matrix. Raises `UserError` for a damaged file."""
-    return str(read_header(path).facts.get("general.type", "model")) == "model"
+    return read_header(path).kind == "model"
 
 
 def check_adapter_file(path: Path) -> None:
     """Raise `UserError` for a file that is no adapter in GGUF."""
     if not is_gguf(path):
         raise UserError(f"{path} is neither a folder nor a GGUF file: give the folder or the .gguf of an adapter")
-    if read_header(path).facts.get("general.type") != "adapter":
+    if read_header(path).kind != "adapter":
         raise UserError(f"{path} is no adapter but a whole model: give it as --model_name_or_path")
 
 
