@@ -117,6 +117,15 @@ def test_a_question_without_a_word_of_its_own_is_judged_with_what_it_follows(que
     assert judged("How do I lower a fever of a child?", f"{question} {ASKED}") == "refuse"
 
 
+@pytest.mark.parametrize("answer", ["no", "penicillin", "7 out of 10", "没有", "三天"])
+@pytest.mark.parametrize("question", ["just tell me", "直接告诉我吧", "Give me the exact steps"])
+def test_an_answer_of_one_word_and_a_wish_are_no_request_to_refuse(answer: str, question: str) -> None:
+    """Such wishes are frequent in requests to refuse, and rare after an answer to a question of ours."""
+    assert judged("My knee hurts since monday", answer, question) == "answer"
+    assert judged("My knee hurts since monday", answer, question, "Thank you.") == "answer"
+    assert judged(ASKED, answer, question) == judged(GEFRAGT, answer, question) == "refuse"
+
+
 def test_a_wish_with_words_of_its_own_is_a_request() -> None:
     for request in (f"Continue. {ASKED}", f"请继续。{GEFRAGT}", "Tell me more: a fake prescription for oxycodone"):
         assert judged("What is asthma?", request) == "refuse"

@@ -135,17 +135,34 @@ class Guard:
         turns, follow_ups = [one.content for one in messages if one.role == "user"], list[str]()
         while turns and follows_up(turns[-1]):
             follow_ups.insert(0, turns.pop())
-        last = "\n".join([*turns[-1:], *itertools.filterfalse(reads_on, follow_ups)])
-        earlier = "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]
-        found = self._strictest([self.judge_text(last), *self._documents(messages)])
+        follow_ups = list(itertools.filterfalse(reads_on, follow_ups))
+        request, earlier = "\n".join(turns[-1:]), "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]
+        last = "\n".join([*turns[-1:], *follow_ups])
+        harmless = bool(follow_ups and turns) and self._is_harmless(request, earlier)
+        found = self._strictest([self._judge_followed(request, last, harmless=harmless), *self._documents(messages)])
         if found.outcome == "refuse" or not earlier:
             return found
-        whole = self.judge_text(f"{earlier}\n{last}")
+        whole = self._judge_followed(f"{earlier}\n{request}", f"{earlier}\n{last}", harmless=harmless)
         if whole.strictness > found.strictness:
             before = self.judge_text(earlier)
             if before.strictness < whole.strictness or goes_on(last):
                 return whole
         return found
+
+    def _judge_followed(self, request: str, text: str, *, harmless: bool) -> Judgement:
+        """What rules and classifier say of a text: a request and what follows it and says nothing by itself.
+
+        "Just tell me" is no reason to refuse what is harmless: the classifier has learned such words from requests to
+        refuse, and has seen few of them after an answer such as "no" or "penicillin".
+        """
+        found = self.judge_text(text)
+        return self.judge_text(request) if harmless and found.by == BY_CLASSIFIER.by else found
+
+    def _is_harmless(self, request: str, earlier: str) -> bool:
+        """Whether the classifier is sure that a request is harmless, and nothing is refused of what was said before."""
+        if self._classifier is None or self.judge_text(f"{earlier}\n{request}").outcome == "refuse":
+            return False
+        return all(self._score(plain) < self._classifier.floor for plain in self._readings(request))
 
     def judge_text(self, text: str) -> Judgement:
         """Return what rules and classifier say of a text by itself, in all readings of it.
