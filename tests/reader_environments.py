@@ -2,7 +2,8 @@
 
     python = environment("openvino")         # the interpreter; the test skips without a package index
 
-An environment has no package of this project. torch alone, half a gigabyte, is a link to the one that runs the tests.
+An environment has no package of this project. Packages that the one that runs the tests has in the same version are
+links to it: pip takes most of a minute for those of transformers.
 """
 
 from __future__ import annotations
@@ -12,26 +13,30 @@ import hashlib
 import json
 import subprocess
 import sys
-import sysconfig
 import zipfile
-from importlib.metadata import version
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, version
 from pathlib import Path
+from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from carellama.config.environment import cache_home
+from carellama.export import environments
 from carellama.files import create_once
 from hub_bases import CHATML, QWEN_SPLIT
 
-LINKED = ("torch", "torch-*", "torchgen", "functorch", "nvidia*", "triton*", "cuda*")
 DASHSCOPE = "dashscope==2.0.2"  # has the vocabulary of Qwen2, Apache-2.0
-# What is installed with what it requires, and what without.
+# What is installed with what it requires, and what without; a name without a version is one that a link is taken of.
 PACKAGES: dict[str, tuple[list[str], list[str]]] = {
-    "transformers 4.57": (["transformers==4.57.6", "peft==0.21.2", "torch"], []),
+    "transformers 4.57": (["transformers==4.57.6", "peft==0.21.2", "torch", "requests"], []),
     "transformers 5": ([f"transformers=={version('transformers')}", "peft==0.21.2", "torch"], []),
     "tokenizers": ([], [f"tokenizers=={version('tokenizers')}"]),
     "llama.cpp": ([], ["xllamacpp==2026.10.11549"]),
-    "modelscope": (["modelscope==1.40.2"], []),
+    "modelscope": (["modelscope==1.40.2", "requests", "tqdm"], []),
     # optimum-intel asks for nncf and torchvision, which text models do not need
     "openvino": (
         ["openvino-genai==2026.4.1.0", "transformers==4.57.6", "requests", "setuptools", "torch"],
@@ -39,41 +44,77 @@ PACKAGES: dict[str, tuple[list[str], list[str]]] = {
     ),
 }
 
+REQUIRED = {"auto-round": ["datasets", "requests"]}  # of what does not run here, what it requires
+
 
 def environment(name: str) -> Path:
     """Return the Python of a reader's environment; skip the test if its packages cannot be installed."""
     wanted, alone = PACKAGES[name]
-    packages = Path(sysconfig.get_paths()["purelib"])
-    links: list[Path] = []
-    if "torch" in wanted:
-        import torch
-
-        packages = Path(torch.__file__).resolve().parents[1]
-        links = [path for pattern in LINKED for path in packages.glob(pattern)]
-        wanted = [*(package for package in wanted if package != "torch"), f"torch=={torch.__version__}"]
-    key = hashlib.sha256(repr((wanted, alone, str(packages), sys.version)).encode()).hexdigest()[:8]
+    links = [*links_of(here(wanted).values()), *links_of(one for text in alone if (one := same_version(text)))]
+    key = hashlib.sha256(repr((wanted, alone, links, sys.version)).encode()).hexdigest()[:8]
     folder = cache_home() / "tests" / f"{name.replace(' ', '-')}-{key}"
     with create_once(folder) as making:
         if making:
-            subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(making)], check=True)
-            place = making / packages_of(making)
-            for link in links:
-                (place / link.name).symlink_to(link)
-            pip("--python", str(making / "bin/python"), "install", *wanted)
-            pip("--python", str(making / "bin/python"), "install", "--no-deps", *alone)
-    return folder / "bin" / "python"
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(making / "env")], check=True)
+            environments._link(making / "env", links)
+            for words in (wanted, ["--no-deps", *alone]):
+                if any("==" in word and not same_version(word) for word in words):
+                    pip("--python", str(making / "env/bin/python"), "install", "--no-compile", *words)
+    return folder / "env" / "bin" / "python"
 
 
-def packages_of(folder: Path) -> Path:
-    """Return where an environment keeps its packages, from its own folder."""
-    (found,) = folder.glob("lib/python*/site-packages")
-    return found.relative_to(folder)
+@contextmanager
+def linked_tools() -> Iterator[None]:
+    """Let the environments of `export --to openvino,gptq,awq` have links as those of readers."""
+    make = environments._make
+
+    def make_with_links(folder: Path, name: str, pins: Any, torch: str, links: list[Path]) -> None:
+        own = links_of(here([*pins["packages"], *REQUIRED.get(name, ())]).values())
+        make(folder, name, pins, torch, list({link.name: link for link in (*own, *links)}.values()))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environments, "_make", make_with_links)
+        patch.setattr(environments, "environment_home", lambda: cache_home() / "tests" / "tools")
+        yield
+
+
+def here(wanted: Iterable[str]) -> dict[str, Distribution]:
+    """The packages that requirements ask for, and those that these require in turn, of the version that runs here."""
+    waiting, found, walked = [Requirement(one) for one in wanted], dict[str, Distribution](), set[str]()
+    while waiting:
+        one = waiting.pop(0)  # what is asked for first, in its version
+        name = canonicalize_name(one.name)
+        if name in walked or (one.marker and not one.marker.evaluate({"extra": ""})):
+            continue
+        try:
+            package = distribution(name)
+        except PackageNotFoundError:
+            continue
+        walked.add(name)
+        waiting += [Requirement(text) for text in package.requires or ()]
+        if one.specifier.contains(package.version, prereleases=True):
+            found[name] = package
+    return found
+
+
+def same_version(requirement: str) -> Distribution | None:
+    """The package that runs here, if it is the one that is asked for."""
+    name, _, wanted = requirement.partition("==")
+    try:
+        package = distribution(name)
+    except (PackageNotFoundError, ValueError):
+        return None
+    return package if package.version == wanted else None
+
+
+def links_of(packages: Iterable[Distribution]) -> list[Path]:
+    """The files and folders of packages at the top of site-packages."""
+    tops = {Path(str(package.locate_file(file.parts[0]))) for package in packages for file in package.files or ()}
+    return sorted(path for path in tops if path.name not in ("..", "__pycache__"))
 
 
 def pip(*words: str) -> None:
-    """Run pip; skip the test if it fails. Nothing is done without a package."""
-    if not any("==" in word for word in words):
-        return
+    """Run pip; skip the test if it fails."""
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode:

@@ -29,7 +29,10 @@ from carellama.package_data import package_yaml
 from carellama.records import JSONObject
 
 PINS = "export/environments.yaml"
-TORCH = ("torch", "torch-*", "torchgen", "functorch", "nvidia*", "triton*", "cuda*")  # it and what it requires
+TORCH = (  # it and the large ones of what it requires
+    "torch", "torch-*", "torchgen", "functorch", "nvidia*", "triton*", "cuda*",
+    "sympy", "sympy-*", "mpmath*", "networkx*",
+)  # fmt: skip
 NO_INDEX = re.compile(
     r"No matching distribution|ConnectionError|NewConnectionError|name resolution|ProxyError|timed out"
 )
@@ -119,7 +122,8 @@ def _link(folder: Path, links: Sequence[Path]) -> None:
 
 def _install(pip: Sequence[str], name: str, words: Sequence[str]) -> None:
     """Install by the user's own settings of pip."""
-    command = [*pip, "--quiet", "--disable-pip-version-check", "--no-input", "install", "--no-user", *words]
+    options = ["--no-compile", "--no-user"]  # the first import compiles what is used
+    command = [*pip, "--quiet", "--disable-pip-version-check", "--no-input", "install", *options, *words]
     done = subprocess.run(command, capture_output=True, text=True)
     if not done.returncode:
         return
