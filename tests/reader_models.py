@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import preloaded
 from carellama.config.model import ModelOptions
 from carellama.export.parity.rewards import conversations
 from carellama.model.adapter_plan import plan_adapters
@@ -44,7 +44,8 @@ TERMS = ("糖尿病", "高血压", "胰岛素")
 SMOLLM2_KNOWS = ("llama3", "qwen3", "bloom", "gpt2")  # families that can have its tokenizer
 
 
-# In a process that has multiplied other matrices, oneDNN takes other kernels, which round SmolLM2's logits by 2e-4.
+# In a process that has multiplied other matrices, oneDNN takes other kernels, which round SmolLM2's logits by 2e-4;
+# the server of forks has multiplied none.
 LOGITS = """
 import json, sys, torch
 from carellama.config.model import ModelOptions
@@ -59,7 +60,7 @@ with torch.no_grad():
 def logits_in_a_fresh_process(name: str) -> list[float]:
     """The last logits of an embedded model, as this package loads it."""
     done = subprocess.run(
-        [sys.executable, "-c", LOGITS, name, json.dumps(IDS)], capture_output=True, text=True, check=True
+        [preloaded.python(), "-c", LOGITS, name, json.dumps(IDS)], capture_output=True, text=True, check=True
     )
     found: list[float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -118,9 +119,10 @@ class Written:
 
 def greedy(network: Any, prompt: list[int], ends: list[int]) -> tuple[list[int], float]:
     """Return the likeliest tokens after a prompt, up to one of `ends`, and the sum of their log-probabilities."""
-    ids, score = [*prompt], 0.0
+    ids, score, read, cache = [*prompt], 0.0, 0, None
     while len(ids) < len(prompt) + TOKENS and not set(ids[len(prompt) :]) & {*ends}:
-        scores = torch.log_softmax(network(input_ids=torch.tensor([ids])).logits[0, -1], -1)
+        said = network(input_ids=torch.tensor([ids[read:]]), past_key_values=cache, use_cache=True)
+        scores, read, cache = torch.log_softmax(said.logits[0, -1], -1), len(ids), said.past_key_values
         ids.append(int(scores.argmax()))
         score += float(scores.max())
     return ids[len(prompt) :], score
@@ -142,9 +144,9 @@ def write_all(root: Path) -> dict[str, Written]:
     for name, base in bases.items():
         exported(name, ModelOptions(str(base)))
     exported("smollm2", ModelOptions("smollm2-135m"))
-    found["unpacked gguf"] = Written(smollm2, ModelOptions("smollm2-135m"))
     for one in found.values():  # before anything is trained, which changes how this process multiplies
         one.expect()
+    found["unpacked gguf"] = replace(found["smollm2"], folder=smollm2)
     data, terms, pairs = training_files(root)
     short = {"max_steps": 2, "per_device_train_batch_size": 4, "overwrite_output_dir": True}
     runs.run(config_of(root, bases["llama3"], "whole", dataset=data, finetuning_type="full", **short))

@@ -28,7 +28,6 @@ from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.converter import NotConvertible, run_converter
 from carellama.model.gguf.read import read_header
 from carellama.records import Message
-from hub_bases import BASES
 from reader_environments import environment
 from reader_models import MESSAGES, TOKENS, Written, write_all
 from test_to_gguf import same_answer, tokens_of
@@ -41,13 +40,14 @@ HALF = (
     1e-2  # of the sum of log-probabilities of an answer: OpenVINO reads no .gguf in float32, so matrices are in 16 bits
 )
 THETAS = {"llama3": 500000.0, "qwen2": 1e6, "qwen3": 1e6, "mistral": 1e6, "gemma3": 1e6}
-DEEP = 1e-3  # of the logits of SmolLM2's 30 layers: other kernels add in another order
 # Models with a tokenizer that llama.cpp's converter knows.
 GGUF = {
     "llama3 known": EXACT, "qwen3 known added": EXACT, "qwen2 known": EXACT, "qwen3 known": EXACT, "mistral": EXACT,
     "gemma3 added": GELU_TABLE, "gemma3": GELU_TABLE, "bloom known": GELU_TABLE, "gpt2 known": GELU_TABLE,
 }  # fmt: skip
-IR = [*BASES, "qwen2 added", "mistral added", "smollm2"]
+# One of each kind of positions (scaled, within a window, as a bias of attention), and one with more rows than its base.
+# optimum-intel reads them through transformers 4.57, which has read all; test_serve_exported.py has SmolLM2.
+IR = ["llama3", "gemma3", "bloom", "qwen2 added"]
 GENAI = ["qwen2 known", "qwen3 known", "mistral", "gemma3", "bloom known", "gpt2 known"]
 # llama.cpp's converter, once for all: what `to_gguf._convert` runs for each model.
 CONVERT_ALL = """
@@ -69,7 +69,7 @@ def gguf_files(written: dict[str, Written], tmp_path_factory: pytest.TempPathFac
     """The .gguf of each model in 32 bits for llama.cpp and, where OpenVINO is to read it, in 16 ("NAME f16")."""
     folder = tmp_path_factory.mktemp("gguf")
     files = {f"{name} f32": folder / f"{name} f32.gguf" for name in GGUF}
-    files |= {f"{name} f16": folder / f"{name} f16.gguf" for name in [*GENAI, "llama3 known"]}
+    files |= {f"{name} f16": folder / f"{name} f16.gguf" for name in [*GENAI[:2], "llama3 known"]}
     with ExitStack() as stack:
         words = []
         for name, file in files.items():
@@ -124,7 +124,8 @@ def answers(
             jobs = [answering(name, file=str(files[f"{name} f32"])) for name in GGUF]
             return read_all(reader, "stranger_llamacpp.py", jobs, folder)
         jobs = [answering(name) for name in IR]
-        jobs += [answering(name, file=str(files[f"{name} f16"]), name=f"{name} gguf") for name in GENAI]
+        jobs += [answering(name, file=str(files[f"{name} f16"]), name=f"{name} gguf") for name in GENAI[:2]]
+        jobs += [answering(name, file=str(files[f"{name} f32"]), name=f"{name} gguf") for name in GENAI[2:]]
         file, one = str(request.getfixturevalue("gguf_file")), written["smollm2"].expected
         jobs.append(
             {"name": "smollm2 gguf", "file": file, "text": one["prompt"], "ids": one["prompt_ids"], "tokens": 12}
@@ -203,7 +204,7 @@ def test_added_tokens_that_llama_cpp_would_put_spaces_behind_are_refused(written
         pass
 
 
-def test_openvino_reads_every_family(written: dict[str, Written], answers: Any) -> None:
+def test_openvino_reads_what_is_exported(written: dict[str, Written], answers: Any) -> None:
     """The folders, by optimum-intel, which computes in float32 when it is told so."""
     found = answers("openvino")["answers"]
     errors = {name: found[name]["error"] for name in IR if "error" in found[name]}
@@ -214,7 +215,7 @@ def test_openvino_reads_every_family(written: dict[str, Written], answers: Any) 
         assert answer["with_special_tokens"] == expected["with_special_tokens"], name
         assert answer["answer"] == expected["answer"], name
         assert set(answer["generation_eos"]) == set(expected["ends"]), name
-        assert answer["logits"] == pytest.approx(expected["logits"], abs=DEEP if name == "smollm2" else EXACT), name
+        assert answer["logits"] == pytest.approx(expected["logits"], abs=EXACT), name
 
 
 def test_openvino_genai_reads_qwen_and_refuses_what_it_does_not_know(written: dict[str, Written], answers: Any) -> None:
