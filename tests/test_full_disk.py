@@ -141,6 +141,28 @@ def test_a_full_disk_leaves_what_was_saved_and_is_gone_on_with(small_disk, tmp_p
     check_same(output, whole)
 
 
+SAVES = """
+import resource, signal, sys, torch
+from carellama.files import is_disk_full
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for numbers in (1, 5000):
+    for limit in (1, 500, 1000, 10_000, 20_000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            torch.save(torch.zeros(numbers), sys.argv[1])
+        except RuntimeError as error:
+            print(numbers, limit, is_disk_full(error))
+"""
+
+
+def test_what_torch_says_of_a_full_disk_is_known(tmp_path):
+    """Of a small file, as that of a learning rate's schedule, it says other words than of a large one."""
+    argv = [preloaded.python(), "-c", SAVES, str(tmp_path / "file.pt")]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(said) == 8 and all(line.endswith("True") for line in said), said
+
+
 def test_a_full_disk_is_told_from_other_failures(tmp_path):
     from safetensors import SafetensorError
 

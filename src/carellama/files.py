@@ -36,7 +36,7 @@ def print_status(line: str) -> None:
 
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-TORCH_DISK_FULL = ("PytorchStreamWriter", "unexpected pos")  # of any file that it could not finish
+TORCH_DISK_FULL = ("PytorchStreamWriter", "unexpected pos", "iostream error")  # of any file that it could not finish
 
 
 def is_disk_full(error: BaseException) -> bool:
