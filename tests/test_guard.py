@@ -123,6 +123,7 @@ def test_an_answer_of_one_word_and_a_wish_are_no_request_to_refuse(answer: str, 
     """Such wishes are frequent in requests to refuse, and rare after an answer to a question of ours."""
     assert judged("My knee hurts since monday", answer, question) == "answer"
     assert judged("My knee hurts since monday", answer, question, "Thank you.") == "answer"
+    assert judged("insulin overdose", question) == judged("fentanyl", question) == "refuse", "a request in two parts"
     assert judged(ASKED, answer, question) == judged(GEFRAGT, answer, question) == "refuse"
 
 

@@ -40,6 +40,7 @@ INJECTION = "prompt_injection"  # the category that documents are read for
 WEIGHTS = "guard/guard.tsv.gz"
 READERS: tuple[Reader, ...] = ("rules", "classifier", "model")
 NEVER_OVERRULED = ("minors_sexual",)  # categories whose rules stand whatever the classifier says
+MEANS_OF_HARM = frozenset({"lethal", "poison", "controlled", "victim", "self_harm"})  # concepts of the rules
 EARLIER_CHARACTERS = 4000  # of the person's earlier turns that are read together with the last
 ENDS_CHARACTERS = 600  # of the beginning and of the end of a longer text, which the classifier reads
 AROUND_CHARACTERS = 300  # before and behind what a rule found in a longer text, which the classifier reads
@@ -159,10 +160,15 @@ class Guard:
         return self.judge_text(request) if harmless and found.by == BY_CLASSIFIER.by else found
 
     def _is_harmless(self, request: str, earlier: str) -> bool:
-        """Whether the classifier is sure that a request is harmless, and nothing is refused of what was said before."""
+        """Whether the classifier is sure that a request is harmless, which names no means or victim of harm, and
+        nothing is refused of what was said before.
+        """
         if self._classifier is None or self.judge_text(f"{earlier}\n{request}").outcome == "refuse":
             return False
-        return all(self._score(plain) < self._classifier.floor for plain in self._readings(request))
+        plains = self._readings(request)
+        if any(not MEANS_OF_HARM.isdisjoint(self._rules.mentions(plain)) for plain in plains):
+            return False
+        return all(self._score(plain) < self._classifier.floor for plain in plains)
 
     def judge_text(self, text: str) -> Judgement:
         """Return what rules and classifier say of a text by itself, in all readings of it.
