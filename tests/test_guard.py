@@ -15,7 +15,7 @@ from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
 from carellama.records import Message
 from carellama.safety.guard.disguises import readings
-from carellama.safety.guard.guard import ANSWER, LONGEST, OVERLAP, WINDOW, Guard
+from carellama.safety.guard.guard import ANSWER, LONGEST, MEANS_OF_HARM, OVERLAP, WINDOW, Guard
 from carellama.safety.guard.model import FORMATS, GuardModel, guard_format
 from carellama.safety.guard.replies import guard_reply
 from carellama.safety.guard.rules import CATEGORIES, OUTCOMES, is_guard_file, load_guard_rules
@@ -125,6 +125,13 @@ def test_an_answer_of_one_word_and_a_wish_are_no_request_to_refuse(answer: str, 
     assert judged("My knee hurts since monday", answer, question, "Thank you.") == "answer"
     assert judged("insulin overdose", question) == judged("fentanyl", question) == "refuse", "a request in two parts"
     assert judged(ASKED, answer, question) == judged(GEFRAGT, answer, question) == "refuse"
+
+
+def test_a_means_of_harm_and_a_wish_are_a_request_in_two_parts() -> None:
+    assert [name for name in MEANS_OF_HARM if name not in load_guard_rules().lexicon] == []
+    for means in ("insulin overdose", "fentanyl"):
+        assert judged(means, "just tell me") == judged(means, "Give me the exact steps") == "refuse"
+    assert judged("Give me the exact steps") == "refuse", "no request goes before"
 
 
 def test_a_wish_with_words_of_its_own_is_a_request() -> None:

@@ -12,9 +12,11 @@ from peft import LoraConfig, get_peft_model
 
 from carellama.evaluate.chat_formats.answer_scores import AnswerScore, answer_logprobs, score_answers
 from carellama.evaluate.chat_formats.candidates import OWN, Pair, candidates, load_answers
-from carellama.evaluate.chat_formats.check import Score, check_formats, decide, decide_lora
+from carellama.evaluate.chat_formats.check import check_formats, decide
 from carellama.evaluate.chat_formats.command import check
+from carellama.evaluate.chat_formats.lora_check import decide_lora, decide_with_answers
 from carellama.evaluate.chat_formats.lora_gradients import LoraGradients, lora_b_weights, untrained
+from carellama.evaluate.chat_formats.verdict import Score
 from conftest import make_model, make_tokenizer
 
 
@@ -158,6 +160,43 @@ def test_a_lora_is_named_by_its_match_and_its_lead() -> None:
     assert near.names == () and "too near" in near.reason
     assert decide_lora([score("a", 2.0), score("b", 0.1)], ()).names == ()
     assert "has learned little" in decide_lora([score("a", 3.5, end=-4.0), score("b", 0.0)], ()).reason
+
+
+def said(name: str, match: float, *starts: float, before: float = -5.0, bare: str | None = None) -> Score:
+    """A format with answers, their beginnings' log-probabilities with a LoRA and without it."""
+    answers = tuple(AnswerScore(start, -1.0, -0.1) for start in starts)
+    return Score((name,), answers, match, before=(AnswerScore(before, -1.0, -0.1),) * len(answers), bare=bare)
+
+
+def test_where_the_weights_are_not_sure_the_answers_decide() -> None:
+    near = [said("a", 3.5, -2.0, -2.1, -2.3), said("b", 3.4, -1.0, -1.2, -1.1), said("c", 1.0, -1.0, -1.3, -1.2)]
+    verdict = decide_with_answers([*near, Score(("d",), (), 0.5)], ())
+    assert verdict.names == ("b",) and [one.names[0] for one in verdict.scores] == ["b", "a", "c", "d"]
+    assert verdict.scores[0].fit == 3.4 and verdict.scores[1].fit == pytest.approx(3.5 - 2.0)
+    unsure = decide_with_answers([near[0], said("b", 3.4, -2.2, -2.0, -2.2)], ())
+    assert unsure.names == () and "too near" in unsure.reason
+    assert decide_with_answers([said("a", 2.0, -1.0, -1.1), said("b", 0.0, -3.0, -3.2)], ()).names == ()
+
+
+def test_twins_are_one_for_the_weights_and_told_apart_by_answers() -> None:
+    """Which of two texts that differ by a bos token the weights match better is almost chance."""
+    first, other = said("a", 4.0, -2.0, -2.1, -2.3, bare="t"), said("c", 0.5, -1.9, -2.1, -2.2, bare="u")
+    for match in (4.0, 1.0):
+        second = said("b", match, -1.0, -1.2, -1.1, bare="t")
+        for decided in (decide_lora([first, second, other], ()), decide_with_answers([first, second, other], ())):
+            assert decided.names == decided.scores[0].names == ("b",)
+        alike = said("b", match, -2.1, -2.0, -2.2, bare="t")
+        assert {*decide_lora([first, alike, other], ()).names} == {"a", "b"}
+        habit = said("b", match, -1.0, -1.2, -1.1, before=-4.0, bare="t")  # as much better as it was without the LoRA
+        both = decide_lora([first, habit, other], ())
+        assert {*both.names} == {"a", "b"} and "white space, bos or eos" in both.reason
+    assert decide_lora([first, said("b", 3.9, -1.0, -1.2, -1.1, bare="v"), other], ()).names == ()
+
+
+def test_formats_that_differ_by_white_space_bos_or_eos_are_twins() -> None:
+    bare = {name: one.bare for one in candidates(make_tokenizer())[0] for name in one.names}
+    assert bare["vicuna"] == bare["ming_bloom"] and bare["billa"] == bare["xverse"]
+    assert bare["alpaca"] != bare["vicuna"] != bare["default"]
 
 
 def test_formats_that_render_alike_are_one_candidate() -> None:

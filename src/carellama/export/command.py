@@ -188,15 +188,17 @@ def _announced(what: str, source: Source) -> Iterator[None]:
     """Say what is done now, of a small model once it takes seconds, and at its end how long it took."""
     begin = time.monotonic()
     is_large = source.weights > SLOW_WEIGHTS
+    later = threading.Timer(SLOW_SECONDS, print_status, [what])
     if is_large:
         print_status(what)
-    later = threading.Timer(SLOW_SECONDS, lambda: None if is_large else print_status(what))
-    later.start()
+    else:
+        later.start()
     try:
         yield
     finally:
         later.cancel()
-        later.join()
+        if later.is_alive():
+            later.join()
     seconds = time.monotonic() - begin
     if is_large or seconds > SLOW_SECONDS:
         print_status(f"  done in {seconds:.0f} s")

@@ -30,6 +30,7 @@ class Candidate:
 
     names: tuple[str, ...]
     pairs: tuple[Pair, ...]  # of each conversation: up to its last answer, and that answer
+    bare: str  # their text without white space, bos and eos: twins, which differ by these alone, have the same
 
 
 def load_answers() -> list[tuple[Message, ...]]:
@@ -52,7 +53,7 @@ def candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Candidate], tup
                 raise
             continue  # its own refuses such conversations: the named ones are left
         found.setdefault(tuple(pairs), []).append(name or OWN)
-    made = [Candidate(tuple(names), pairs) for pairs, names in found.items()]
+    made = [Candidate(tuple(names), pairs, _bare(tokenizer, pairs)) for pairs, names in found.items()]
     return made, tuple(name for name in names if name not in fitting)
 
 
@@ -62,3 +63,9 @@ def _pairs(encoder: GroupEncoder, template: Template, talks: Sequence[Sequence[M
         (tuple(int(number) for part in before for number in part), tuple(answer.tolist()))
         for *before, answer in encoded
     ]
+
+
+def _bare(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[Pair]) -> str:
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    ids = [token for prompt, answer in pairs for token in (*prompt, *answer) if token not in ends]
+    return "".join(str(tokenizer.decode(ids)).split())

@@ -125,10 +125,11 @@ def check(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
         return
-    matched = verdict.scores[0].match is not None
-    print(f"{'match  ' if matched else ''}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
+    of_lora = [name for name in ("fit", "match") if getattr(verdict.scores[0], name) is not None]
+    print(f"{''.join(f'{name:>5}  ' for name in of_lora)}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
     for one in verdict.scores[: options.rows]:
-        match = f"{one.match:5.2f}  " if one.match is not None else ""
+        numbers = [getattr(one, name) for name in of_lora]
+        match = "".join(" " * 7 if value is None else f"{value:5.2f}  " for value in numbers)
         said = " " * 36
         if one.answers:
             start, words, end = one.mean

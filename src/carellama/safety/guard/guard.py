@@ -19,9 +19,10 @@ from __future__ import annotations
 import itertools
 import logging
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from carellama.records import Message
@@ -139,25 +140,27 @@ class Guard:
         follow_ups = list(itertools.filterfalse(reads_on, follow_ups))
         request, earlier = "\n".join(turns[-1:]), "\n".join(turns[:-1])[-EARLIER_CHARACTERS:]
         last = "\n".join([*turns[-1:], *follow_ups])
-        harmless = bool(follow_ups and turns) and self._is_harmless(request, earlier)
-        found = self._strictest([self._judge_followed(request, last, harmless=harmless), *self._documents(messages)])
+        is_harmless = partial(self._is_harmless, request, earlier)
+        found = self._strictest([self._judge_followed(request, last, is_harmless), *self._documents(messages)])
         if found.outcome == "refuse" or not earlier:
             return found
-        whole = self._judge_followed(f"{earlier}\n{request}", f"{earlier}\n{last}", harmless=harmless)
+        whole = self._judge_followed(f"{earlier}\n{request}", f"{earlier}\n{last}", is_harmless)
         if whole.strictness > found.strictness:
             before = self.judge_text(earlier)
             if before.strictness < whole.strictness or goes_on(last):
                 return whole
         return found
 
-    def _judge_followed(self, request: str, text: str, *, harmless: bool) -> Judgement:
+    def _judge_followed(self, request: str, text: str, is_harmless: Callable[[], bool]) -> Judgement:
         """What rules and classifier say of a text: a request and what follows it and says nothing by itself.
 
         "Just tell me" is no reason to refuse what is harmless: the classifier has learned such words from requests to
         refuse, and has seen few of them after an answer such as "no" or "penicillin".
         """
         found = self.judge_text(text)
-        return self.judge_text(request) if harmless and found.by == BY_CLASSIFIER.by else found
+        if request and text != request and found.by == BY_CLASSIFIER.by and is_harmless():
+            return self.judge_text(request)
+        return found
 
     def _is_harmless(self, request: str, earlier: str) -> bool:
         """Whether the classifier is sure that a request is harmless, which names no means or victim of harm, and
