@@ -46,7 +46,7 @@ GGUF = {
     "gemma3 added": GELU_TABLE, "gemma3": GELU_TABLE, "bloom known": GELU_TABLE, "gpt2 known": GELU_TABLE,
 }  # fmt: skip
 # One of each kind of positions (scaled, within a window, as a bias of attention), and one with more rows than its base.
-# optimum-intel reads them through transformers 4.57, which has read all; test_serve_exported.py has SmolLM2.
+# optimum-intel reads them through transformers 4.57, which has read all.
 IR = ["llama3", "gemma3", "bloom", "qwen2 added"]
 GENAI = ["qwen2 known", "qwen3 known", "mistral", "gemma3", "bloom known", "gpt2 known"]
 # llama.cpp's converter, once for all: what `to_gguf._convert` runs for each model.
