@@ -153,12 +153,14 @@ def test_a_layer_that_no_token_goes_through_says_nothing() -> None:
 
 def test_a_lora_is_named_by_its_match_and_its_lead() -> None:
     def score(name: str, match: float, end: float = -0.1) -> Score:
-        return Score((name,), (AnswerScore(-1.0, -1.0, end),), match)
+        return Score((name,), (AnswerScore(-1.0, -1.0, end),) * 2, match)
 
     assert decide_lora([score("b", 1.2), score("a", 3.5)], ()).names == ("a",)
     near = decide_lora([score("a", 3.5), score("b", 3.4)], ())
     assert near.names == () and "too near" in near.reason
     assert decide_lora([score("a", 2.0), score("b", 0.1)], ()).names == ()
+    other = decide_lora([said("a", 4.0, -3.0, -3.1, -3.3), said("b", 2.4, -1.0, -1.2, -1.1)], ())
+    assert other.names == () and "weights of the LoRA are for a, its answers for b" in other.reason
     assert "has learned little" in decide_lora([score("a", 3.5, end=-4.0), score("b", 0.0)], ()).reason
 
 

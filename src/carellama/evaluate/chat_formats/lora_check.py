@@ -1,10 +1,10 @@
 """Which chat format a LoRA was trained with: by its weights, then by what the model says with it.
 
-Each format has a match with the weights (lora_gradients.py), in standard deviations from the mean of all. A format is
-named whose match is at least SURE_MATCH, and LEAD more than the next one's. Where none is, the best of them get more
-answers (LORA_ROUNDS). Where none is then, the answers are the second witness: the fit of a format is its match less
-BEHIND for each standard error (MOST_BEHIND at most) by which its answers score below those of the format that scores
-best. A format is named whose fit is at least SURE_FIT, and FIT_LEAD more than the next one's.
+Each format has a match with the weights (lora_gradients.py), in standard deviations from the mean of all. The fit of a
+format is its match less BEHIND for each standard error (MOST_BEHIND at most) by which its answers score below those of
+the format that scores best. A format is named whose match is at least SURE_MATCH, and LEAD more than the next one's,
+unless another one fits better; where the weights are not sure, one whose fit is at least SURE_FIT, and FIT_LEAD more
+than the next one's.
 
 Twins, which differ by white space, bos or eos alone, have nearly the same gradients, and which of them the weights
 match better is almost chance. They count as one, with the higher match; of them those are named that no other one
@@ -28,38 +28,31 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 SURE_MATCH, LEAD = 3.3, 1.5  # standard deviations; a wrong one has had 3.2 and a lead of 1.3
-LIKELIEST = 5  # formats by what is said, beside those that the weights fit best
+LIKELIEST = 5  # formats by what is said, beside these
 SAID = 2  # answers that are scored beside under the best formats, where the weights are sure
 SHORT = 12  # of the answers, these are looked at first
-LORA_ROUNDS = ((1, 30), (2, 20), (4, 10), (12, 10))  # until it is sure, which one answer does not make it
+LEARNED = 4  # of these, whose gradients are compared; some formats with more of them would be judged by another mean
+BEST = 10  # formats that the weights fit best, whose answers are compared
 BEHIND, MOST_BEHIND = 0.5, 4.0  # of a base with habits the answers say less than the weights
 SURE_FIT, FIT_LEAD = 2.5, 1.0
 TWIN_LEAD = 2.0  # standard errors
 
 
 def check_lora(network: PeftModel, made: Sequence[Candidate], left_out: tuple[str, ...]) -> Verdict:
-    """Compare the weights of a LoRA with the gradients of answers, until one format is sure; else what it says, too."""
+    """Compare the weights of a LoRA with the gradients of answers, and what the model says under the best formats."""
     order, every = _learned_answers(network, made[0]), range(len(made[0].pairs))
-    gradients, going, seen = LoraGradients(network, len(made)), list(range(len(made))), 0
-    for until, go_on in LORA_ROUNDS:
-        gradients.add({row: [made[row].pairs[at] for at in order[seen:until]] for row in going})
-        matches = gradients.matches()
-        going = sorted(going, key=lambda row: -matches[row])[:go_on]
-        verdict = decide_lora(
-            [Score(one.names, (), match, bare=one.bare) for one, match in zip(made, matches, strict=True)], left_out
-        )
-        if verdict.names and seen:
-            break
-        seen = until
-    if not verdict.names:
-        likeliest = _likeliest(network, made, order[:SAID])
-        near = {made[row].bare for row in (*going, *likeliest)}
-        rows = [row for row, one in enumerate(made) if one.bare in near]
-        return decide_with_answers(_with_answers(network, made, verdict.scores, rows, every), left_out)
-    group = [row for row, one in enumerate(made) if one.bare == made[going[0]].bare]
-    if len(group) == 1:
-        return decide_lora(_with_answers(network, made, verdict.scores, going, order[:SAID]), left_out)
-    return decide_lora(_with_answers(network, made, verdict.scores, group, every), left_out)
+    gradients = LoraGradients(network, len(made))
+    gradients.add({row: [one.pairs[at] for at in order[:LEARNED]] for row, one in enumerate(made)})
+    matches = gradients.matches()
+    going = sorted(range(len(made)), key=lambda row: -matches[row])[:BEST]
+    verdict = decide_lora(
+        [Score(one.names, (), match, bare=one.bare) for one, match in zip(made, matches, strict=True)], left_out
+    )
+    near = {made[row].bare for row in (*going, *_likeliest(network, made, order[:SAID]))}
+    rows = [row for row, one in enumerate(made) if one.bare in near]
+    if verdict.names:
+        return decide_lora(_with_answers(network, made, verdict.scores, rows, order), left_out)
+    return decide_with_answers(_with_answers(network, made, verdict.scores, rows, every), left_out)
 
 
 def _likeliest(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> list[int]:
@@ -113,6 +106,8 @@ def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...]) -> Verdict:
         reason = f"no format fits the weights of the LoRA: the best, {best.names[0]}, matches by {match:.1f}"
     elif margin < LEAD:
         reason = f"{best.names[0]} and {second.names[0]} are too near: they match by {match:.1f} and {second.match:.1f}"
+    elif (fitting := _fits(ordered)) and not (fitting[0].names == best.names or fitting[0].is_twin(best)):
+        reason = f"the weights of the LoRA are for {best.names[0]}, its answers for {fitting[0].names[0]}"
     else:
         ordered, names, note = _of_twins(ordered)
         reason = f"it matches the weights of the LoRA by {match:.1f}, the next, {second.names[0]}, by "
@@ -127,14 +122,7 @@ def decide_with_answers(scores: Sequence[Score], left_out: tuple[str, ...]) -> V
 
     Only formats that have answers can be named, two at least that are no twins.
     """
-    said = [one for one in scores if one.answers]
-    likeliest = max(said, key=lambda one: one.score)
-    fits = []
-    for one in said:
-        match = max(other.match or 0.0 for other in said if other is one or other.is_twin(one))
-        behind = min(standard_errors(likeliest.values, one.values), MOST_BEHIND)
-        fits.append(replace(one, fit=match - BEHIND * behind))
-    fits.sort(key=lambda one: -(one.fit or 0.0))
+    fits = _fits(scores)
     best, second = fits[0], _next(fits)
     fit, margin = best.fit or 0.0, (best.fit or 0.0) - (second.fit or 0.0)
     names: tuple[str, ...] = ()
@@ -148,6 +136,19 @@ def decide_with_answers(scores: Sequence[Score], left_out: tuple[str, ...]) -> V
         reason += f"{second.fit:.1f}{note}"
     others = sorted((one for one in scores if not one.answers), key=lambda one: -(one.match or 0.0))
     return Verdict(names, margin, reason, (*fits, *others), left_out)
+
+
+def _fits(scores: Sequence[Score]) -> list[Score]:
+    """The formats that have answers, with their fit, the best first; twins have the higher match of the two."""
+    said = [one for one in scores if one.answers]
+    if len(said) < 2:
+        return []
+    likeliest, fits = max(said, key=lambda one: one.score), []
+    for one in said:
+        match = max(other.match or 0.0 for other in said if other is one or other.is_twin(one))
+        behind = min(standard_errors(likeliest.values, one.values), MOST_BEHIND)
+        fits.append(replace(one, fit=match - BEHIND * behind))
+    return sorted(fits, key=lambda one: -(one.fit or 0.0))
 
 
 def _next(ordered: Sequence[Score]) -> Score:
