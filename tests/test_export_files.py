@@ -102,6 +102,12 @@ def test_experts_are_counted_under_both_names() -> None:
     assert readable_config({"model_type": "qwen3_moe", "num_local_experts": 4})["num_experts"] == 4
 
 
+def test_routers_of_deepseek_are_named_as_other_programs_read_them() -> None:
+    """llama.cpp and vLLM took a softmax for the sigmoid; transformers 5 knows one router and does not write which."""
+    written = readable_config({"model_type": "deepseek_v3"})
+    assert (written["scoring_func"], written["topk_method"]) == ("sigmoid", "noaux_tc")
+
+
 def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -> None:
     """T3: is_local and local_files_only were published; a hub token or cache folder must never be."""
     base = write_base("qwen2", tmp_path / "base")

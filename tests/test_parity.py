@@ -177,6 +177,8 @@ def test_the_figures_are_those_of_their_definitions(tmp_path: Path) -> None:
     old, new = torch.cat(before[1:]).double(), torch.cat(after[1:]).double()
     divergence = torch.nn.functional.kl_div(new.log_softmax(-1), old.log_softmax(-1), log_target=True, reduction="none")
     assert row.kl_mean == pytest.approx(float(divergence.sum(-1).mean()))
+    assert row.kl_median == pytest.approx(float(divergence.sum(-1).median()))
+    assert row.kl_noticeable == int((divergence.sum(-1) > 0.01).sum())
     assert row.top1_agreement == pytest.approx(float((old.argmax(-1) == new.argmax(-1)).double().mean()))
     losses = [torch.nn.functional.cross_entropy(one[:-1], torch.tensor(window[1:]), reduction="none")
               for one, window in zip(after[1:], ids[1:], strict=True)]  # fmt: skip
@@ -207,6 +209,18 @@ def test_each_figure_past_its_limit_is_named() -> None:
                           tolerance_of("f16", "float32"), 10.0) == [
         "its tokenizer gives other ids than the one of the training"
     ]  # fmt: skip
+
+
+def test_a_mixture_of_experts_past_its_limit_says_how_many_tokens_are() -> None:
+    """Of a random Qwen3-MoE in 16 bits a few tokens got other experts, and the mean alone looked like another model."""
+    row = ParityRow("f16", "r", "m.gguf", "float32", True, True, 0.1, 32, 0.045, 0.9, 0.99, 10.0, 2000,
+                    kl_median=1e-7, kl_noticeable=15)  # fmt: skip
+    limits = tolerance_of("f16", "float32")
+    (dense,), (mixture,) = (past_tolerance(row, limits, 10.0, experts=experts) for experts in (False, True))
+    assert dense == "mean KL divergence is 0.045; allowed: 0.001"
+    assert mixture.startswith(dense) and "15 of 2,000 by more than 0.01" in mixture
+    assert past_tolerance(replace(row, kl_median=0.03), limits, 10.0, experts=True) == [dense]  # all differ
+    assert past_tolerance(replace(row, kl_mean=1e-4), limits, 10.0, experts=True) == []
 
 
 def test_every_tolerance_says_why() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling
@@ -57,6 +59,16 @@ def test_code_beside_a_model_is_kept_from_the_converter(tiny_folder: Path, tmp_p
         names = {file.name for file in safe.iterdir()}
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
         assert not any(name.endswith(".py") for name in names)
+
+
+def test_the_converter_reads_the_names_that_it_knows(tmp_path: Path) -> None:
+    """Of a config.json of transformers 5 llama.cpp took a softmax for the experts of DeepSeek-V3."""
+    written = json.dumps({"model_type": "deepseek_v3"})
+    (tmp_path / "config.json").write_text(written)
+    save_file({"a": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with to_gguf._without_code(tmp_path, pickles=False) as safe:
+        assert json.loads((safe / "config.json").read_text())["scoring_func"] == "sigmoid"
+    assert (tmp_path / "config.json").read_text() == written
 
 
 def test_weights_that_transformers_does_not_read_are_kept_from_the_converter(tmp_path: Path) -> None:

@@ -146,7 +146,12 @@ def _fill(context: ExportContext) -> ParityTable:
         row.form: tolerance_of(form.tolerance or row.form, source.stored) for form, row in zip(forms, rows, strict=True)
     }
     table = ParityTable(tuple(rows), tolerances, before)
-    if past := [f"{row.file}: {fault}" for row in rows for fault in past_tolerance(row, tolerances[row.form], before)]:
+    past = [
+        f"{row.file}: {fault}"
+        for row in rows
+        for fault in past_tolerance(row, tolerances[row.form], before, experts=source.experts)
+    ]
+    if past:
         if not options.accept_parity_loss:
             raise UserError(
                 f"what was written is not the model that was trained: {'; '.join(past)}. Nothing was kept; "

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")  # their number in a config.json
 EXACT_WEIGHTS = 2_000_000_000  # up to this size the comparison is made in float32
 
 
@@ -48,6 +49,7 @@ class Source:
     kind: ModelKind
     stored: str  # precision of the weights that are written
     weights: int  # of the base
+    experts: bool = False  # whether it is a mixture of experts
     note: str | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
 
     @property
@@ -101,7 +103,9 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
         if base.num_parameters() <= EXACT_WEIGHTS:
             base.float()  # so that the rounding of what is written shows in the comparison
         adapted = merge_weighted(base, [*plan.merged, *plan.unmerged], merge, allow_pickle=model.allow_pickle)
-    return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters(), note)
+    config = base.config.get_text_config()
+    experts = any((getattr(config, name, None) or 0) > 1 for name in EXPERTS)
+    return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters(), experts, note)
 
 
 def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTrainedModel:

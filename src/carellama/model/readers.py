@@ -44,6 +44,10 @@ PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endof
 UNUSED_TOKEN = re.compile(r"pad|reserved|unused", re.IGNORECASE)
 # transformers 4 writes these of GPT-NeoX by other names (GPTNeoXConfig of both versions).
 NEOX_NAMES = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
+# Their routers are sigmoids in transformers, whatever config.json says; llama.cpp and vLLM take a softmax if it says
+# nothing, and vLLM and SGLang read the routers' biases by the second name.
+SIGMOID_ROUTERS = ("deepseek_v3",)
+ROUTER = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 # tokens; BLOOM was trained on texts of this length (Le Scao et al. 2022, table 3), and ALiBi sets no limit.
 BLOOM_TOKENS = 2048
 
@@ -54,13 +58,18 @@ def make_readable(folder: Path) -> None:
     `tokenizer.model` is written for a tokenizer of SentencePiece's kind. A second call changes nothing.
     Raises `OSError` if a file cannot be written.
     """
-    _rewrite(folder / CONFIG, readable_config)
+    spell_config(folder)
     _rewrite(folder / GENERATION, readable_generation_config)
     tokenizer = folder / "tokenizer.json"
     if tokenizer.is_file():
         _rewrite(folder / TOKENIZER, lambda config: readable_tokenizer_config(config, folder))
         if not write_tokenizer_model(folder):
             log.warning("SentencePiece splits words in another way than %s; no %s is written", tokenizer, FILE)
+
+
+def spell_config(folder: Path) -> None:
+    """Rewrite config.json of `folder`, if there is one; a link becomes a file, and what it leads to stays."""
+    _rewrite(folder / CONFIG, readable_config)
 
 
 def readable_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +85,8 @@ def readable_config(config: dict[str, Any]) -> dict[str, Any]:
             part.setdefault("n_ctx", part["n_positions"])
         if part.get("model_type") == "bloom":  # else llama.cpp's converter takes hidden_size for the longest context
             part.setdefault("seq_length", BLOOM_TOKENS)
+        if part.get("model_type") in SIGMOID_ROUTERS:
+            part |= ROUTER
         if part.get("use_cache") is False:  # gradient checkpointing switches it off
             part["use_cache"] = True
     return config

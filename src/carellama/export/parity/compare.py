@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.errors import UserError
-from carellama.export.parity.table import ParityRow, SafetyChange
+from carellama.export.parity.table import NOTICEABLE, ParityRow, SafetyChange
 from carellama.export.parity.trained import Trained
 from carellama.records import JSONObject
 
@@ -66,6 +66,8 @@ def compare(
         tokens=len(divergence),
         safety=_safety(trained, reading["answers"]),
         tensor_types=dict(tensor_types or {}),
+        kl_median=float(divergence.median()),
+        kl_noticeable=int((divergence > NOTICEABLE).sum()),
     )
 
 

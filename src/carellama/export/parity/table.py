@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from carellama.records import JSONObject
 
 GREEDY_TOKENS = 32  # of an answer that both give
+NOTICEABLE = 0.01  # nats; a smaller change is noticed by hardly anybody
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class ParityRow:
     tokens: int = 0  # held-out tokens that were compared
     safety: SafetyChange | None = None
     tensor_types: Mapping[str, int] = field(default_factory=dict)  # number format -> tensors, as the file has them
+    kl_median: float | None = None
+    kl_noticeable: int = 0  # tokens whose divergence is above NOTICEABLE
 
     def __str__(self) -> str:
         name = f"{self.form}, read by {self.reader}"

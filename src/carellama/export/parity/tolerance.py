@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from carellama.errors import lookup
-from carellama.export.parity.table import ParityRow, Tolerance
+from carellama.export.parity.table import NOTICEABLE, ParityRow, Tolerance
 from carellama.package_data import package_yaml
 
 
@@ -18,12 +18,24 @@ def tolerance_of(form: str, stored: str) -> Tolerance:
     return Tolerance(**lookup(known, f"{form} {stored}" if form == "hf" else form, "written form"))
 
 
-def past_tolerance(row: ParityRow, tolerance: Tolerance, perplexity: float | None) -> list[str]:
-    """Return what is wrong with a form: each figure that is past its limit, what it is, and what is allowed."""
+def past_tolerance(
+    row: ParityRow, tolerance: Tolerance, perplexity: float | None, *, experts: bool = False
+) -> list[str]:
+    """Return what is wrong with a form: each figure that is past its limit, what it is, and what is allowed.
+
+    experts: whether it is a mixture of experts, of which rounding may change a few tokens much and most of them hardly.
+    """
     scores = row.kl_mean is None  # of a reward model, whose other ids are warned of when they are found
     found = [] if row.ids_equal or scores else ["its tokenizer gives other ids than the one of the training"]
     found += [] if row.end_tokens_equal else ["a token that ended an answer in training does not end one there"]
-    return [*found, *_past(row, tolerance, perplexity)]
+    past, limit = [*_past(row, tolerance, perplexity)], tolerance.kl_mean
+    if past and experts and limit is not None and row.kl_median is not None and row.kl_median <= limit:
+        past[-1] += (
+            f" (a mixture of experts: half of its tokens differ by {row.kl_median:.2g} or less, and "
+            f"{row.kl_noticeable:,} of {row.tokens:,} by more than {NOTICEABLE:g}, as where two experts are nearly "
+            "equally likely and rounding changes which of them the router chooses)"
+        )
+    return found + past
 
 
 def _past(row: ParityRow, tolerance: Tolerance, perplexity: float | None) -> Iterator[str]:

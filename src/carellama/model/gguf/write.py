@@ -36,12 +36,13 @@ from carellama.model.gguf.quantize import quantize, type_counts
 from carellama.model.gguf.read import check_adapter_file, read_header
 from carellama.model.gguf.tensor_types import EVERY_COLUMN, FILE_TYPES
 from carellama.model.paths import check_space
+from carellama.model.readers import spell_config
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
-MAKING = 4  # raised when the same folder becomes another .gguf: those of the cache are made again
+MAKING = 5  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
@@ -288,6 +289,8 @@ def _refusal_kept(target: Path) -> Iterator[None]:
 def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
     """A folder of links to the weights and papers alone: the converter would run Python that lies beside them.
 
+    config.json has its old names beside the new ones there, as in the folders that CareLlama writes.
+
     Raises `UserError` for a folder without weights, or with pickles only that are not allowed.
     """
     from carellama.model.load import check_weights
@@ -298,6 +301,7 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
         safe.mkdir()
         for path in {*_weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
             (safe / path.name).symlink_to(path.resolve())
+        spell_config(safe)
         if reason := llamacpp_reason(safe):
             raise ConverterRefuses(
                 f"{folder} cannot be turned into a .gguf that gives the same answers: {reason}; "
