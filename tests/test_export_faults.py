@@ -178,7 +178,13 @@ def test_a_folder_that_can_not_be_replaced_is_refused_at_once(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"--output_dir \. is the current folder .* as output_export"):
         export(model, None, Path())
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"--output_dir file/out: .*file is a file; give another folder"):
+        export(model, None, Path("file/out"))
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(Path, "is_mount", lambda path: path.name == "disk")
     with pytest.raises(UserError, match="a mounted disk"):
         export(model, None, Path("disk"))
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may write anywhere
+    with pytest.raises(UserError, match=r"--output_dir out: .* cannot be written to; give another folder"):
+        export(model, None, Path("out"))

@@ -71,6 +71,20 @@ def test_the_converter_reads_the_names_that_it_knows(tmp_path: Path) -> None:
     assert (tmp_path / "config.json").read_text() == written
 
 
+@pytest.mark.parametrize(("strips", "name"), [(False, "my-Phi-3-mini"), (True, "my-Phi3-mini")], ids=["no", "phi3"])
+def test_a_name_that_llama_cpp_takes_for_a_tokenizer_is_kept_for_that_tokenizer(
+    strips: bool, name: str, tmp_path: Path
+) -> None:
+    """Another tokenizer in a folder called phi3 made a .gguf that llama.cpp could not load: it asked for `</s>`."""
+    folder = tmp_path / "my-Phi3-mini"
+    folder.mkdir()
+    tokenizer = {"model": {"type": "BPE"}, "added_tokens": [{"content": "<|end|>", "rstrip": strips}]}
+    save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with to_gguf._without_code(folder, pickles=False) as safe:
+        assert safe.name == name
+
+
 def test_weights_that_transformers_does_not_read_are_kept_from_the_converter(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "model_ema.safetensors", "pytorch_model.bin"):
         (tmp_path / name).write_bytes(b"{}")

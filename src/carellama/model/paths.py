@@ -6,6 +6,7 @@ check_model(ModelOptions("smollm2-135m", checkpoint_dir="output"))     # UserErr
 from __future__ import annotations
 
 import glob
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,6 +72,10 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
     """Refuse to write over anything but, if asked to, an older model that nothing here is read from."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file")
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if parent.is_dir() else "is a file"
+        raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
     if folder.exists() and (folder.samefile(Path.cwd()) or folder.is_mount()):
         raise UserError(
             f"--output_dir {folder} is the current folder or a mounted disk, in whose place no finished folder can be "

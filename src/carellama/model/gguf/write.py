@@ -11,6 +11,8 @@ lies in a model's folder is kept from it. What it writes is made smaller by `car
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -42,6 +44,7 @@ from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
+PHI3 = re.compile(r"(phi)3", re.IGNORECASE)
 MAKING = 5  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
@@ -297,7 +300,7 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
 
     check_weights(folder, allow_pickle=pickles)
     with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
-        safe = Path(temporary) / folder.name
+        safe = Path(temporary) / _name_for_llamacpp(folder)
         safe.mkdir()
         for path in {*_weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
             (safe / path.name).symlink_to(path.resolve())
@@ -308,6 +311,16 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
                 "use --engine transformers"
             )
         yield safe
+
+
+def _name_for_llamacpp(folder: Path) -> str:
+    """The model's name: of one called phi3, llama.cpp drops white space behind special tokens, and asks for `</s>`.
+
+    It keeps that name only if its tokenizer does the same.
+    """
+    tokenizer = folder / "tokenizer.json"
+    added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", []) if tokenizer.is_file() else []
+    return folder.name if any(token.get("rstrip") for token in added) else PHI3.sub(r"\1-3", folder.name)
 
 
 def _weight_files(folder: Path, *, pickles: bool) -> list[Path]:
