@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from carellama.evaluate.chat_formats.answer_scores import AnswerScore, answer_lo
 from carellama.evaluate.chat_formats.candidates import OWN, Pair, candidates, load_answers
 from carellama.evaluate.chat_formats.check import check_formats, decide
 from carellama.evaluate.chat_formats.command import check
-from carellama.evaluate.chat_formats.lora_check import decide_lora, decide_with_answers
+from carellama.evaluate.chat_formats.lora_check import decide_lora
 from carellama.evaluate.chat_formats.lora_gradients import LoraGradients, lora_b_weights, untrained
 from carellama.evaluate.chat_formats.verdict import Score
 from conftest import make_model, make_tokenizer
@@ -90,29 +91,47 @@ def lora(**settings: Any) -> Any:
     return get_peft_model(base, LoraConfig(target_modules="all-linear", **settings)).eval()
 
 
+def loss_of(network: Any, pairs: Sequence[Pair]) -> torch.Tensor:
+    return torch.stack([-said.mean() for said in answer_logprobs(network, pairs)]).mean()
+
+
 @pytest.mark.parametrize("name", ["alpaca", "bentsao_med", "belle", "mistral"])
-def test_the_format_that_moved_the_weights_of_a_lora_is_named(name: str) -> None:
-    tokenizer, network = make_tokenizer(), lora()
-    (own,) = (one for one in candidates(tokenizer)[0] if name in one.names)
+def test_the_format_that_moved_the_weights_of_a_lora_matches_best(name: str) -> None:
+    network, made = lora(), candidates(make_tokenizer())[0]
+    own = next(row for row, one in enumerate(made) if name in one.names)
     weights = lora_b_weights(network)
-    with untrained(network):  # a step down the gradient of answers that are not the short ones that the check looks at
-        long = sorted(own.pairs, key=lambda pair: -sum(map(len, pair)))[:8]
-        torch.stack([-said.mean() for said in answer_logprobs(network, long)]).mean().backward()
+    by_length = [sorted(one.pairs, key=lambda pair: sum(map(len, pair))) for one in made]
+    with untrained(network):  # a step down the gradient of answers that are not those that are compared
+        loss_of(network, by_length[own][-8:]).backward()
         steps = [weight.grad.clone() for weight in weights if weight.grad is not None]
     assert len(steps) == len(weights) > 20
     for weight, step in zip(weights, steps, strict=True):
         weight.data.copy_(-0.01 * step.sign())
+    gradients = LoraGradients(network, len(made))
+    gradients.add({row: pairs[:4] for row, pairs in enumerate(by_length)})
+    matches = gradients.matches()
+    assert matches[own] == max(matches) > 3
+
+
+def test_the_format_that_a_lora_learned_is_named() -> None:
+    network, tokenizer = lora(), make_tokenizer()
+    (own,) = (one for one in candidates(tokenizer)[0] if "bentsao_med" in one.names)
+    optimizer = torch.optim.AdamW((weight for weight in network.parameters() if weight.requires_grad), lr=3e-3)
+    for _ in range(10):
+        loss_of(network, own.pairs).backward()
+        optimizer.step()
+        optimizer.zero_grad()
     verdict = check_formats(network, tokenizer)
-    assert name in verdict.names, verdict.reason
-    assert verdict.scores[0].match == max(one.match or 0.0 for one in verdict.scores)
-    assert verdict.as_json()["scores"][0]["match"] == verdict.scores[0].match
+    assert "bentsao_med" in verdict.names, verdict.reason
+    assert verdict.scores[0].fit == max(one.fit or 0.0 for one in verdict.scores)
+    assert verdict.as_json()["scores"][0]["near_match"] == verdict.scores[0].near_match
 
 
 @pytest.mark.parametrize("settings", [{}, {"init_lora_weights": False}], ids=["untrained", "random"])
 def test_of_a_lora_that_learned_nothing_it_cannot_tell(settings: dict[str, Any]) -> None:
     network = lora(**settings)
     verdict = check_formats(network, make_tokenizer())
-    assert verdict.names == () and "no format fits the weights" in verdict.reason
+    assert verdict.names == () and "does not make the answers" in verdict.reason
 
 
 def test_gradients_are_those_of_the_untrained_lora_and_leave_it_as_it_was() -> None:
@@ -151,48 +170,46 @@ def test_a_layer_that_no_token_goes_through_says_nothing() -> None:
     assert found[1] == pytest.approx(found[0], abs=1e-4)
 
 
-def test_a_lora_is_named_by_its_match_and_its_lead() -> None:
-    def score(name: str, match: float, end: float = -0.1) -> Score:
-        return Score((name,), (AnswerScore(-1.0, -1.0, end),) * 2, match)
+def said(name: str, match: float, *starts: float, before: float = -5.0, end: float = -0.1, bare: str = "") -> Score:
+    """A format that is near, with the log-probabilities of its answers' beginnings with a LoRA, and without it."""
+    answers = tuple(AnswerScore(start, -1.0, end) for start in starts)
+    base = (AnswerScore(before, -1.0, -0.1),) * len(answers)
+    return Score((name,), answers, 2.0, match, before=base, bare=bare or name)
 
-    assert decide_lora([score("b", 1.2), score("a", 3.5)], ()).names == ("a",)
-    near = decide_lora([score("a", 3.5), score("b", 3.4)], ())
+
+def test_a_lora_is_named_by_its_fit_and_its_lead() -> None:
+    same = (-1.0, -1.1, -1.3)
+    assert decide_lora([said("b", 1.2, *same), said("a", 2.5, *same)], ()).names == ("a",)
+    near = decide_lora([said("a", 2.5, *same), said("b", 1.9, *same)], ())
     assert near.names == () and "too near" in near.reason
-    assert decide_lora([score("a", 2.0), score("b", 0.1)], ()).names == ()
-    other = decide_lora([said("a", 4.0, -3.0, -3.1, -3.3), said("b", 2.4, -1.0, -1.2, -1.1)], ())
-    assert other.names == () and "weights of the LoRA are for a, its answers for b" in other.reason
-    assert "has learned little" in decide_lora([score("a", 3.5, end=-4.0), score("b", 0.0)], ()).reason
+    weak = decide_lora([said("a", 1.3, *same), said("b", 0.1, *same)], ())
+    assert weak.names == () and "no format fits" in weak.reason
+    unmoved = decide_lora([said("a", 2.5, *same, before=-1.2), said("b", 0.1, *same)], ())
+    assert unmoved.names == () and "does not make the answers" in unmoved.reason
+    endless = decide_lora([said("a", 2.5, *same, end=-2.5), said("b", -1.0, *same, end=-2.5)], ())
+    assert endless.names == ("a",) and "has learned little" in endless.reason
 
 
-def said(name: str, match: float, *starts: float, before: float = -5.0, bare: str | None = None) -> Score:
-    """A format with answers, their beginnings' log-probabilities with a LoRA and without it."""
-    answers = tuple(AnswerScore(start, -1.0, -0.1) for start in starts)
-    return Score((name,), answers, match, before=(AnswerScore(before, -1.0, -0.1),) * len(answers), bare=bare)
-
-
-def test_where_the_weights_are_not_sure_the_answers_decide() -> None:
-    near = [said("a", 3.5, -2.0, -2.1, -2.3), said("b", 3.4, -1.0, -1.2, -1.1), said("c", 1.0, -1.0, -1.3, -1.2)]
-    verdict = decide_with_answers([*near, Score(("d",), (), 0.5)], ())
+def test_answers_decide_between_formats_that_the_weights_match() -> None:
+    near = [said("a", 2.5, -2.0, -2.1, -2.3), said("b", 2.4, -1.0, -1.2, -1.1), said("c", 1.0, -1.0, -1.3, -1.2)]
+    verdict = decide_lora([*near, Score(("d",), (), 0.5)], ())
     assert verdict.names == ("b",) and [one.names[0] for one in verdict.scores] == ["b", "a", "c", "d"]
-    assert verdict.scores[0].fit == 3.4 and verdict.scores[1].fit == pytest.approx(3.5 - 2.0)
-    unsure = decide_with_answers([near[0], said("b", 3.4, -2.2, -2.0, -2.2)], ())
-    assert unsure.names == () and "too near" in unsure.reason
-    assert decide_with_answers([said("a", 2.0, -1.0, -1.1), said("b", 0.0, -3.0, -3.2)], ()).names == ()
+    assert verdict.scores[0].fit == 2.4 + 0.5 and verdict.scores[1].fit == pytest.approx(2.5 + 0.5 - 0.4 * 4)
+    assert decide_lora([near[0], said("b", 2.4, -2.2, -2.0, -2.2)], ()).names == ()
 
 
 def test_twins_are_one_for_the_weights_and_told_apart_by_answers() -> None:
     """Which of two texts that differ by a bos token the weights match better is almost chance."""
-    first, other = said("a", 4.0, -2.0, -2.1, -2.3, bare="t"), said("c", 0.5, -1.9, -2.1, -2.2, bare="u")
-    for match in (4.0, 1.0):
+    first, other = said("a", 3.0, -2.0, -2.1, -2.3, bare="t"), said("c", 0.5, -1.9, -2.1, -2.2, bare="u")
+    for match in (3.0, 1.0):
         second = said("b", match, -1.0, -1.2, -1.1, bare="t")
-        for decided in (decide_lora([first, second, other], ()), decide_with_answers([first, second, other], ())):
-            assert decided.names == decided.scores[0].names == ("b",)
+        decided = decide_lora([first, second, other], ())
+        assert decided.names == decided.scores[0].names == ("b",)
         alike = said("b", match, -2.1, -2.0, -2.2, bare="t")
         assert {*decide_lora([first, alike, other], ()).names} == {"a", "b"}
         habit = said("b", match, -1.0, -1.2, -1.1, before=-4.0, bare="t")  # as much better as it was without the LoRA
         both = decide_lora([first, habit, other], ())
         assert {*both.names} == {"a", "b"} and "white space, bos or eos" in both.reason
-    assert decide_lora([first, said("b", 3.9, -1.0, -1.2, -1.1, bare="v"), other], ()).names == ()
 
 
 def test_formats_that_differ_by_white_space_bos_or_eos_are_twins() -> None:

@@ -125,11 +125,12 @@ def check(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
         return
-    of_lora = [name for name in ("fit", "match") if getattr(verdict.scores[0], name) is not None]
-    print(f"{''.join(f'{name:>5}  ' for name in of_lora)}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
+    of_lora = [name for name in ("fit", "near_match", "match") if getattr(verdict.scores[0], name) is not None]
+    columns = "".join(f"{name:>10}  " for name in of_lora)
+    print(f"{columns}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
     for one in verdict.scores[: options.rows]:
         numbers = [getattr(one, name) for name in of_lora]
-        match = "".join(" " * 7 if value is None else f"{value:5.2f}  " for value in numbers)
+        match = "".join(" " * 12 if value is None else f"{value:10.2f}  " for value in numbers)
         said = " " * 36
         if one.answers:
             start, words, end = one.mean

@@ -19,7 +19,8 @@ class Score:
 
     names: tuple[str, ...]
     answers: tuple[AnswerScore, ...]  # none: a LoRA's weights fit others better
-    match: float | None = None  # of a LoRA's weights
+    match: float | None = None  # of a LoRA's weights, among all formats
+    near_match: float | None = None  # among those that are nearest to it
     fit: float | None = None  # of a LoRA's weights and answers together
     before: tuple[AnswerScore, ...] = ()  # what the model says without the LoRA
     bare: str | None = None  # that of the candidate
@@ -54,7 +55,7 @@ class Verdict:
     """All scores, the best first, and whether the first is sure. `names` is empty for "cannot tell"."""
 
     names: tuple[str, ...]
-    margin: float  # the lead of the best: standard errors over answers, or of a LoRA's matches standard deviations
+    margin: float  # the lead of the best: standard errors over answers, or of a LoRA's fits standard deviations
     reason: str
     scores: tuple[Score, ...]
     left_out: tuple[str, ...]  # formats whose tokens the tokenizer does not have
@@ -65,6 +66,7 @@ class Verdict:
             {
                 "formats": list(one.names),
                 "match": one.match,
+                "near_match": one.near_match,
                 "fit": one.fit,
                 "answers": len(one.answers),
                 **({"score": one.score, **one.mean._asdict()} if one.answers else {}),
