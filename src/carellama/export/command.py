@@ -118,7 +118,9 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
                 check_targets(context)
             table = _fill(context)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error}") from error
+        without_number = f"is the disk full, or the size of files limited? ({error})"  # as numpy says it
+        reason = error if error.errno else without_number
+        raise UserError(f"cannot write {output}: {reason}") from error
     return table
 
 
