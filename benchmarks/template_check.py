@@ -1,7 +1,7 @@
 """`carellama template check` on 20 LoRAs of a small model, one a format, and on that model itself: what it names.
 
     python benchmarks/template_check.py [--formats alpaca,vicuna] [--steps 60] [--json results.json]
-    python benchmarks/template_check.py --model FOLDER --texts all --steps 500 --rows 16 --rate 3e-3
+    python benchmarks/template_check.py --model FOLDER --texts all --steps 300 --rows 16 --rate 3e-3
 
 Each LoRA learns the first sentences of our 100 English consultations (data/consult_en.json) under one format, which are
 none of the answers that the check scores; with --texts all those of both languages, and the short ones of

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 SHORT = 12  # of the answers, these are looked at first; the gradients of the nearest formats are over all of them
 LEARNED = 4  # of these, whose gradients are compared between all formats
 SAID = 2  # of these, by which the likeliest formats are found
-NEAREST, LIKELIEST = 8, 5  # formats by the weights and by what is said
+NEAREST, LIKELIEST = 8, 10  # formats by the weights and by what is said
 MATCH_SHARE, BEHIND, MOST_BEHIND = 0.25, 0.4, 4.0  # of a base with habits the answers say less than the weights
 SURE_FIT, LEAD = 1.9, 1.0  # where the right one was not among the nearest, another has had 2.7 and a lead of 0.7
 SURE_GAIN, TWIN_LEAD = 4.0, 2.0  # standard errors; trainings have had gains of 7 to 42
