@@ -9,7 +9,6 @@ over the formats. Their means over the layers, brought to mean 0 and deviation 1
 
     gradients = LoraGradients(network, formats=len(pairs))
     gradients.add(dict(enumerate(pairs)))  # some answers behind the prompts of each format
-    gradients.add({0: more, 3: more_of_3})  # others, of some of the formats
     gradients.matches()
 
 The loss under a format says less: a base model dislikes some formats more than others, which no training made.
@@ -36,8 +35,6 @@ class LoraGradients:
     """Gradients of K formats at the untrained state of the L layers of a LoRA, summed over answers."""
 
     def __init__(self, network: PeftModel, formats: int) -> None:
-        import torch
-
         self.network = network
         weights = lora_b_weights(network)
         size = sum(weight.numel() for weight in weights)
@@ -46,7 +43,6 @@ class LoraGradients:
         self.trained = [weight.detach().float().cpu().flatten() for weight in self.weights]
         self.sums = [weight.new_zeros(formats, len(weight)) for weight in self.trained]  # each (K, N)
         self.squares = [weight.new_zeros(len(weight)) for weight in self.trained]
-        self.answers = torch.zeros(formats, dtype=torch.long)  # of each format, how many are in the sums
 
     def add(self, answers: Mapping[int, Sequence[Pair]]) -> None:
         """Add the gradients of some answers: for each format by its number, the same ones behind its prompts."""
@@ -61,7 +57,6 @@ class LoraGradients:
                     found = gradient.float().cpu().flatten()
                     self.sums[layer][row] += found
                     self.squares[layer] += found.square()
-                self.answers[row] += len(pairs)
 
     def matches(self) -> list[float]:
         """Return the match of each format: standard deviations from their mean, averaged over layers."""
@@ -71,8 +66,7 @@ class LoraGradients:
         for trained, sums, squares in zip(self.trained, self.sums, self.squares, strict=True):
             gradients = sums / squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
             units = torch.nn.functional.normalize(gradients, dim=1)
-            for count in self.answers.unique():  # what formats with the same answers have in common are the answers
-                units[self.answers == count] -= units[self.answers == count].mean(0)
+            units -= units.mean(0)  # what all formats have in common are the answers
             rows.append(_standard(_ridge(units, -trained)))
         return _standard(torch.stack(rows).mean(0)).tolist()
 
