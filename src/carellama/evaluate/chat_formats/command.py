@@ -137,7 +137,8 @@ def check(argv: Sequence[str]) -> None:
             said = f"{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}"
         print(f"{match}{said}  {_some(one.names)}")
     print(
-        f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks)"
+        f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks;"
+        " of a format that is not among them, the check may name a similar one)"
     )
     print(f"{_some(verdict.names)}: {verdict.reason}" if verdict.names else f"cannot tell: {verdict.reason}")
 
