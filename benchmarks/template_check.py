@@ -7,8 +7,8 @@ Each LoRA learns the first sentences of our 100 English consultations (data/cons
 none of the answers that the check scores; with --texts all those of both languages, and the short ones of
 data/answers/practice.jsonl. FOLDER may be a base of plain_base.py, which knows no format before. It takes an hour or
 two on two cores. Rows that are in the file of --json already are not made again, so it can be stopped and run again;
---adapters FOLDER keeps the LoRAs, to check them again; with --leave_out their own format and its twins are taken from the
-list, as of a format that nobody knows: what is named then is wrong.
+--adapters FOLDER keeps the LoRAs, to check them again; with --leave_out their own format and its twins are taken from
+the list, as if nobody knew it: what is named then is wrong.
 """
 
 from __future__ import annotations
