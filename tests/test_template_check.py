@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from carellama.evaluate.chat_formats import lora_check
 from carellama.evaluate.chat_formats.answer_scores import AnswerScore, answer_logprobs, score_answers
 from carellama.evaluate.chat_formats.candidates import OWN, Pair, candidates, load_answers
 from carellama.evaluate.chat_formats.check import check_formats, decide
@@ -111,9 +113,17 @@ def test_the_format_that_moved_the_weights_of_a_lora_matches_best(name: str) -> 
     gradients.add({row: pairs[:4] for row, pairs in enumerate(by_length)})
     matches = gradients.matches()
     assert matches[own] == max(matches) > 3
+    others = [row for row, one in enumerate(made) if one.bare != made[own].bare]
+    leads = [gradients.lead(own, row) for row in others]
+    assert len(leads) > 20 and min(leads) > 0 and gradients.lead(others[0], own) == pytest.approx(-leads[0])
 
 
-def test_the_format_that_a_lora_learned_is_named() -> None:
+def test_the_format_that_a_lora_learned_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where another is so near that the two are compared directly."""
+    monkeypatch.setattr(lora_check, "LEAD", 100.0)
+    monkeypatch.setattr(lora_check, "MOST_RIVALS", 100)
+    all_rivals = lora_check.rivals_of_best
+    monkeypatch.setattr(lora_check, "rivals_of_best", lambda fits: all_rivals(fits)[:1])
     network, tokenizer = lora(), make_tokenizer()
     (own,) = (one for one in candidates(tokenizer)[0] if "bentsao_med" in one.names)
     optimizer = torch.optim.AdamW((weight for weight in network.parameters() if weight.requires_grad), lr=3e-3)
@@ -122,7 +132,7 @@ def test_the_format_that_a_lora_learned_is_named() -> None:
         optimizer.step()
         optimizer.zero_grad()
     verdict = check_formats(network, tokenizer)
-    assert "bentsao_med" in verdict.names, verdict.reason
+    assert "bentsao_med" in verdict.names and "compared directly" in verdict.reason
     assert verdict.scores[0].fit == max(one.fit or 0.0 for one in verdict.scores)
     assert verdict.as_json()["scores"][0]["near_match"] == verdict.scores[0].near_match
 
@@ -182,12 +192,21 @@ def test_a_lora_is_named_by_its_fit_and_its_lead() -> None:
     assert decide_lora([said("b", 1.2, *same), said("a", 2.5, *same)], ()).names == ("a",)
     near = decide_lora([said("a", 2.5, *same), said("b", 1.9, *same)], ())
     assert near.names == () and "too near" in near.reason
+    for lead, names in ((1.9, ()), (2.1, ("a",))):
+        direct = decide_lora([said("a", 2.5, *same), said("b", 1.9, *same)], (), lead)
+        assert direct.names == names and f"compared directly, its lead is {lead}" in direct.reason
     weak = decide_lora([said("a", 1.3, *same), said("b", 0.1, *same)], ())
     assert weak.names == () and "no format fits" in weak.reason
     unmoved = decide_lora([said("a", 2.5, *same, before=-1.2), said("b", 0.1, *same)], ())
     assert unmoved.names == () and "does not make the answers" in unmoved.reason
     endless = decide_lora([said("a", 2.5, *same, end=-2.5), said("b", -1.0, *same, end=-2.5)], ())
     assert endless.names == ("a",) and "has learned little" in endless.reason
+
+
+def test_rivals_fit_nearly_as_well_and_are_no_twins() -> None:
+    rows = (("a", 2.5, "t"), ("b", 2.4, "t"), ("c", 2.0, "u"), ("d", 1.9, "u"), ("e", 1.8, "v"), ("f", 1.4, "w"))
+    fits = [replace(said(name, fit, -1.0, bare=bare), fit=fit) for name, fit, bare in rows]
+    assert [one.names[0] for one in lora_check.rivals_of_best(fits)] == ["c", "e"]
 
 
 def test_answers_decide_between_formats_that_the_weights_match() -> None:

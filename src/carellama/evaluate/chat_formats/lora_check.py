@@ -9,7 +9,9 @@
 
 The fit of a format is the sum: its second match, MATCH_SHARE of the first, less what the answers take off. A format is
 named whose fit is at least SURE_FIT, and LEAD more than the next one's, where the LoRA made the answers more likely
-under it, by SURE_GAIN standard errors: matches are in deviations, so that some format has a high one by chance.
+under it, by SURE_GAIN standard errors: matches are in deviations, so that some format has a high one by chance. Where
+the next ones are nearer than LEAD, the best is compared with each of them once more, with all answers, and is named if
+the weights fit it better by DIRECT_LEAD standard errors over their layers.
 
 Twins, which differ by white space, bos or eos alone, have nearly the same gradients, and which of them the weights
 match better is almost chance. They count as one, with the higher matches; of them those are named that no other one
@@ -39,6 +41,7 @@ NEAREST, LIKELIEST = 8, 10  # formats by the weights and by what is said
 MATCH_SHARE, BEHIND, MOST_BEHIND = 0.25, 0.4, 4.0  # of a base with habits the answers say less than the weights
 SURE_FIT, LEAD = 1.9, 1.0  # where the right one was not among the nearest, another has had 2.7 and a lead of 0.7
 SURE_GAIN, TWIN_LEAD = 4.0, 2.0  # standard errors; trainings have had gains of 7 to 42
+DIRECT_LEAD, MOST_RIVALS = 2.0, 3  # standard errors over the layers; formats that are compared with the best directly
 
 
 def check_lora(network: PeftModel, made: Sequence[Candidate], left_out: tuple[str, ...]) -> Verdict:
@@ -53,14 +56,31 @@ def check_lora(network: PeftModel, made: Sequence[Candidate], left_out: tuple[st
         Score(one.names, (), matches[row], near_match=near_matches.get(row), bare=one.bare)
         for row, one in enumerate(made)
     ]
-    return decide_lora(_with_answers(network, made, scores, rows), left_out)
+    scores = _with_answers(network, made, scores, rows)
+    return decide_lora(scores, left_out, _direct_lead(network, made, scores))
 
 
 def _matches(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> list[float]:
     """How well some answers under each of the formats explain the weights, among these formats."""
+    return _gradients(network, made, numbers).matches()
+
+
+def _gradients(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> LoraGradients:
     gradients = LoraGradients(network, len(made))
     gradients.add({row: [one.pairs[at] for at in numbers] for row, one in enumerate(made)})
-    return gradients.matches()
+    return gradients
+
+
+def _direct_lead(network: PeftModel, made: Sequence[Candidate], scores: Sequence[Score]) -> float | None:
+    """The least lead of the best format over those that fit nearly as well; None where it need not be known."""
+    fits = _fits([one for one in scores if one.answers])
+    rivals = rivals_of_best(fits)
+    if not rivals or _unsure(fits[0]) or len(rivals) > MOST_RIVALS:
+        return None
+    of_names = {one.names: one for one in made}
+    compared = [of_names[one.names] for one in (fits[0], *rivals)]
+    gradients = _gradients(network, compared, range(len(made[0].pairs)))
+    return min(gradients.lead(0, row) for row in range(1, len(compared)))
 
 
 def _likeliest(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> list[int]:
@@ -98,29 +118,49 @@ def _learned_answers(network: PeftModel, candidate: Candidate) -> list[int]:
     return sorted(short, key=lambda at: -gains[at])
 
 
-def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...]) -> Verdict:
+def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...], direct_lead: float | None = None) -> Verdict:
     """Name the format that fits a LoRA best, or say why it is not sure.
 
-    Only formats that have answers can be named; two of these at least are no twins.
+    Only formats that have answers can be named; two of these at least are no twins. `direct_lead`: that of the best
+    over the formats that are nearer than LEAD, in standard errors; None: not measured.
     """
     fits = _fits([one for one in scores if one.answers])
     best, second = fits[0], _next(fits)
-    fit, margin = best.fit or 0.0, (best.fit or 0.0) - (second.fit or 0.0)
+    margin = (best.fit or 0.0) - (second.fit or 0.0)
     names: tuple[str, ...] = ()
-    if standard_errors(best.gains, [0.0] * len(best.gains)) < SURE_GAIN:
-        reason = f"the LoRA does not make the answers under the best format, {best.names[0]}, more likely"
-    elif fit < SURE_FIT:
-        reason = f"no format fits the weights and the answers of the LoRA: the best, {best.names[0]}, by {fit:.1f}"
-    elif margin < LEAD:
-        reason = f"{best.names[0]} and {second.names[0]} are too near: they fit by {fit:.1f} and {second.fit:.1f}"
+    direct = "" if direct_lead is None else f"; compared directly, its lead is {direct_lead:.1f} standard errors"
+    if unsure := _unsure(best):
+        reason = unsure
+    elif margin < LEAD and (direct_lead is None or direct_lead < DIRECT_LEAD):
+        reason = f"{best.names[0]} and {second.names[0]} are too near: they fit by {best.fit:.1f} and {second.fit:.1f}"
+        reason += direct
     else:
         fits, names, note = _of_twins(fits)
-        reason = f"it fits the weights and the answers of the LoRA by {fit:.1f}, the next, {second.names[0]}, by "
-        reason += f"{second.fit:.1f}{note}"
+        reason = f"it fits the weights and the answers of the LoRA by {best.fit:.1f}, the next, {second.names[0]}, by "
+        reason += f"{second.fit:.1f}{direct}{note}"
         if best.mean.end < SURE_END:
             reason += f"; of its end the model has learned little ({math.exp(best.mean.end):.1%} for the end token)"
     others = sorted((one for one in scores if not one.answers), key=lambda one: -(one.match or 0.0))
     return Verdict(names, margin, reason, (*fits, *others), left_out)
+
+
+def _unsure(best: Score) -> str:
+    """Why not even the best format can be named; empty if it can."""
+    if standard_errors(best.gains, [0.0] * len(best.gains)) < SURE_GAIN:
+        return f"the LoRA does not make the answers under the best format, {best.names[0]}, more likely"
+    if (best.fit or 0.0) < SURE_FIT:
+        return f"no format fits the weights and the answers of the LoRA: the best, {best.names[0]}, by {best.fit:.1f}"
+    return ""
+
+
+def rivals_of_best(fits: Sequence[Score]) -> list[Score]:
+    """Formats that fit nearly as well as the first, which is the best; of twins the first."""
+    rivals = list[Score]()
+    for one in fits[1:]:
+        near = (fits[0].fit or 0.0) - (one.fit or 0.0) < LEAD
+        if near and not any(one.is_twin(other) for other in (fits[0], *rivals)):
+            rivals.append(one)
+    return rivals
 
 
 def _fits(scores: Sequence[Score]) -> list[Score]:

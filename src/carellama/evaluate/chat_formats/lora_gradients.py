@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from carellama.evaluate.chat_formats.answer_scores import answer_logprobs
 from carellama.evaluate.chat_formats.candidates import Pair
+from carellama.evaluate.chat_formats.verdict import standard_errors
 
 if TYPE_CHECKING:
     import torch
@@ -62,13 +63,32 @@ class LoraGradients:
         """Return the match of each format: standard deviations from their mean, averaged over layers."""
         import torch
 
-        rows = []
+        rows = [
+            _standard(_ridge(units - units.mean(0), -trained))  # what all formats have in common are the answers
+            for trained, units in self._layers()
+        ]
+        return _standard(torch.stack(rows).mean(0)).tolist()
+
+    def lead(self, one: int, other: int) -> float:
+        """Return by how many standard errors over the layers the weights fit one format better than another.
+
+        The trained matrix of each layer is compared with the difference of the two gradients (cosine). A layer that no
+        token went through has none; 0 where fewer than two are left.
+        """
+        cosines = []
+        for trained, units in self._layers():
+            apart = units[one] - units[other]
+            if scale := float(apart.norm() * trained.norm()):
+                cosines.append(-float(apart @ trained) / scale)
+        return standard_errors(cosines, [0.0] * len(cosines)) if len(cosines) > 1 else 0.0
+
+    def _layers(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The trained matrix (N) of each layer, and the unit gradients (K, N) as AdamW sees them."""
+        import torch
+
         for trained, sums, squares in zip(self.trained, self.sums, self.squares, strict=True):
             gradients = sums / squares.sqrt().clamp_min(torch.finfo(squares.dtype).tiny)
-            units = torch.nn.functional.normalize(gradients, dim=1)
-            units -= units.mean(0)  # what all formats have in common are the answers
-            rows.append(_standard(_ridge(units, -trained)))
-        return _standard(torch.stack(rows).mean(0)).tolist()
+            yield trained, torch.nn.functional.normalize(gradients, dim=1)
 
 
 def lora_b_weights(network: PeftModel) -> list[torch.Tensor]:
