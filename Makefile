@@ -5,6 +5,7 @@ BASE_PYTHON := $(shell command -v python3.11 || command -v python3)
 PYTHON := .venv/bin/python
 READY := .venv/.ready
 MODELS := $(or $(CARELLAMA_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/carellama)/models
+export PYTHONDONTWRITEBYTECODE :=  # or every process compiles all that it imports again
 
 help:  ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
