@@ -68,9 +68,6 @@ class ForkingPython:
     def __getattr__(self, name: str) -> object:
         return preloaded.python() if name == "executable" else getattr(sys, name)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter((preloaded.python(), "-P"))
-
 
 @pytest.fixture(autouse=True, scope="session")
 def _programs_are_forks() -> Iterator[None]:
@@ -80,7 +77,7 @@ def _programs_are_forks() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(converter, "sys", ForkingPython())
-        patch.setattr(readers, "OWN_PYTHON", ForkingPython())
+        patch.setattr(readers, "sys", ForkingPython())
         yield
 
 

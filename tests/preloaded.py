@@ -39,13 +39,14 @@ from typing import NoReturn
 from line_coverage import ForkCoverage, enabled
 
 LOADED = """
- accelerate accelerate.commands.launch bitsandbytes datasets gguf httpx jinja2 jieba numpy peft pyarrow safetensors
-tokenizers torch torch._dynamo torch.distributed.fsdp torch.distributed.run transformers.trainer
-transformers.models.llama.modeling_llama carellama.train.recipe carellama.train.run carellama.batch.clinical_command
-carellama.data.catalogue.convert carellama.data.check.check carellama.data.clean.clean
-carellama.engine.transformers.engine carellama.evaluate.consultation.run carellama.evaluate.guard
-carellama.evaluate.train_guard carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.command
-carellama.consultation.files carellama.safety.check carellama.train.trainer
+ accelerate accelerate.commands.launch bitsandbytes datasets gguf httpx jinja2 jieba matplotlib.backends.backend_agg
+matplotlib.figure numpy peft pyarrow safetensors tokenizers torch torch._dynamo torch.distributed.fsdp
+torch.distributed.run torch.utils.tensorboard transformers.trainer transformers.models.llama.modeling_llama
+carellama.train.recipe carellama.train.run carellama.batch.clinical_command carellama.data.catalogue.convert
+carellama.data.check.check carellama.data.clean.clean carellama.engine.transformers.engine
+carellama.evaluate.consultation.run carellama.evaluate.guard carellama.evaluate.train_guard
+carellama.evaluate.train_triage carellama.evaluate.triage carellama.export.command carellama.consultation.files
+carellama.safety.check carellama.train.trainer
 """.split()
 FOLDER = "CARELLAMA_PRELOADED"  # the variable with the folder of the server that several processes share
 # Programs after -P that are no forks: one limits the memory of its process, one serves a library that has threads.
@@ -212,9 +213,14 @@ def load(lines: ForkCoverage | None) -> None:
     """Import what the commands import, and keep the collector of each child from copying it."""
     for name in LOADED:
         importlib.import_module(name)
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    from carellama.model.zoo.entries import released_entries
     from carellama.records import Message
     from carellama.safety.layer import SafetyLayer
+    from carellama.templates.format import formats
 
+    formats(), released_entries(), get_checkpoint_conversion_mapping("llama")  # what they read stays
     SafetyLayer("on").screen([Message("user", "I have a cold.")])  # its rules are compiled at the first text
     if lines is not None:
         lines.write()

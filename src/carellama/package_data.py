@@ -34,10 +34,15 @@ def package_folder(path: str, suffix: str = ".yaml") -> list[tuple[str, str]]:
     return [(f"{path}/{name}", package_text(f"{path}/{name}")) for name in names if name.endswith(suffix)]
 
 
+def parse_yaml(text: str) -> Any:
+    """Return what YAML says, in a tenth of the time of `yaml.safe_load` where PyYAML has its parser in C."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+
+
 @cache
 def package_yaml(path: str) -> dict[str, Any]:
     """Return what a YAML file of the package says, a mapping. It is read once; nobody changes it."""
-    read: dict[str, Any] = yaml.load(package_text(path), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    read: dict[str, Any] = parse_yaml(package_text(path))
     return read
 
 

@@ -15,10 +15,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-import yaml
-
 from carellama.errors import UserError, lookup
-from carellama.package_data import package_folder
+from carellama.package_data import package_folder, parse_yaml
 
 DEFAULT = "default"  # the format of a model that brings none
 FILLED = ("input", "references", "context")  # what whoever renders a format may give it besides messages
@@ -62,7 +60,7 @@ def formats() -> dict[str, Format]:
     """All named formats of `formats/`, by name."""
     entries: dict[str, dict[str, Any]] = {}
     for path, text in package_folder("templates/formats"):
-        for name, entry in yaml.safe_load(text).items():
+        for name, entry in parse_yaml(text).items():
             if name in entries:
                 raise ValueError(f"{path}: the format {name} is there twice")
             entries[name] = entry

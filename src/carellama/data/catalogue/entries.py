@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import yaml
-
 from carellama.data.catalogue.layout import Stage
 from carellama.download.hosts import Host
 from carellama.errors import lookup
-from carellama.package_data import package_folder
+from carellama.package_data import package_folder, parse_yaml
 from carellama.records import JSONObject
 
 Split = Literal["train", "held_out"]
@@ -79,7 +77,7 @@ def entries() -> dict[str, Entry]:
     """All entries by name, sorted."""
     found: dict[str, Entry] = {}
     for _, text in package_folder("data/catalogue/datasets"):
-        for name, fields in yaml.safe_load(text).items():
+        for name, fields in parse_yaml(text).items():
             assert name not in found, f"{name} has two entries"
             found[name] = _entry(name, fields)
     return dict(sorted(found.items()))

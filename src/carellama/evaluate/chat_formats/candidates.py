@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from carellama.errors import UserError
-from carellama.package_data import package_text
+from carellama.package_data import package_text, parse_yaml
 from carellama.records import Message
 from carellama.templates.format import formats
 from carellama.templates.template import Template, get_template, is_token
@@ -35,7 +33,7 @@ class Candidate:
 
 def load_answers() -> list[tuple[Message, ...]]:
     """Return the conversations; each ends with the answer that is scored."""
-    texts: list[list[str]] = yaml.safe_load(package_text("evaluate/chat_formats/answers.yaml"))
+    texts: list[list[str]] = parse_yaml(package_text("evaluate/chat_formats/answers.yaml"))
     return [tuple(Message("assistant" if at % 2 else "user", text) for at, text in enumerate(one)) for one in texts]
 
 

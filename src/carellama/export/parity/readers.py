@@ -17,16 +17,15 @@ from carellama.errors import UserError
 from carellama.records import JSONObject
 
 PROGRAMS = Path(__file__).parent
-OWN_PYTHON = (sys.executable, "-P")  # -P: the modules beside a program are not on its path
 
 
 def read(program: str, job: Mapping[str, object], folder: Path, *, what: str, python: Path | None = None) -> JSONObject:
     """Let a program of this folder do a job. `python`: the interpreter, of another environment; `what`: for errors."""
     done = folder / "reading.json"
     done.unlink(missing_ok=True)
-    start = OWN_PYTHON if python is None else (str(python), "-P")
     given = json.dumps({**job, "output": str(folder)})
-    command = [*start, str(PROGRAMS / program)]
+    own = str(python or sys.executable)
+    command = [own, "-P", str(PROGRAMS / program)]  # -P: the modules beside a program are not on its path
     ended = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode or not done.is_file():
         lines = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]

@@ -19,7 +19,7 @@ import yaml
 
 from carellama.config.environment import own_models_file
 from carellama.errors import UserError
-from carellama.package_data import package_folder
+from carellama.package_data import package_folder, parse_yaml
 
 Kind = Literal["embedded", "adapter", "delta", "model"]
 Hub = Literal["huggingface", "modelscope"]
@@ -106,7 +106,7 @@ def released_entries() -> tuple[ModelEntry, ...]:
     """Return the entries of this package, in the order of their files."""
     found: list[ModelEntry] = []
     for path, text in package_folder("model/zoo/models"):
-        found += [entry_of(row, path) for row in yaml.safe_load(text)]
+        found += [entry_of(row, path) for row in parse_yaml(text)]
     return tuple(found)
 
 
