@@ -52,14 +52,12 @@ def test_unknown_forms_are_named_with_the_nearest(options: dict[str, str], said:
         ExportOptions("out", **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("size", "said"), [(20_000, "cannot"), (200_000, "is the disk full")], ids=["weights", "logits"]
-)
-def test_a_disk_that_fills_up_leaves_nothing(size: int, said: str, tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [20_000, 200_000], ids=["weights", "logits"])
+def test_a_disk_that_fills_up_leaves_nothing(size: int, tiny_folder: Path, tmp_path: Path) -> None:
     """The tiny weights take 150 kB, the logits of a window 400 kB."""
     with files_of_at_most(size), pytest.raises(UserError) as told:
         export(ModelOptions(str(tiny_folder)), None, tmp_path / "out")
-    assert said in str(told.value) and "\n" not in str(told.value)
+    assert "make room there" in str(told.value) and "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,10 @@ The programs themselves read them in test_readers.py.
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.parity.rewards import conversations
 from carellama.model.load import load_model, load_tokenizer
-from carellama.model.readers import make_readable, readable_config
+from carellama.model.readers import SIGMOID_ROUTERS, make_readable, readable_config
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 from exporting import export
@@ -102,10 +105,13 @@ def test_experts_are_counted_under_both_names() -> None:
     assert readable_config({"model_type": "qwen3_moe", "num_local_experts": 4})["num_experts"] == 4
 
 
-def test_routers_of_deepseek_are_named_as_other_programs_read_them() -> None:
-    """llama.cpp and vLLM took a softmax for the sigmoid; transformers 5 knows one router and does not write which."""
-    written = readable_config({"model_type": "deepseek_v3"})
-    assert (written["scoring_func"], written["topk_method"]) == ("sigmoid", "noaux_tc")
+def test_sigmoid_routers_are_named_as_other_programs_read_them() -> None:
+    """transformers 5 does not write which: llama.cpp took a softmax (DeepSeek-V3), crashed (dots.llm1) or refused."""
+    for family in SIGMOID_ROUTERS:
+        module = import_module(f"transformers.models.{family}.modeling_{family}")
+        assert re.search(r"router_logits.sigmoid\(\)|sigmoid\(router_logits", inspect.getsource(module))
+        written = readable_config({"model_type": family})
+        assert (written["scoring_func"], written["topk_method"]) == ("sigmoid", "noaux_tc")
 
 
 def test_loading_options_and_secrets_do_not_get_into_the_files(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 import preloaded
 from carellama.config.reader import to_flags
+from carellama.errors import UserError
 from carellama.files import is_disk_full
 
 LIMITED = """
@@ -169,4 +170,6 @@ def test_a_full_disk_is_told_from_other_failures(tmp_path):
     assert is_disk_full(OSError(28, "No space left on device")) and not is_disk_full(OSError(13, "Permission denied"))
     assert is_disk_full(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
     assert is_disk_full(Exception("No space left on device (os error 28)")), "as the tokenizers library says it"
+    assert is_disk_full(OSError("100 requested and 12 written")), "as numpy says it, without a number"
+    assert is_disk_full(UserError("f16 cannot be read back: OSError: 100 requested and 12 written"))
     assert not is_disk_full(SafetensorError("invalid header")) and not is_disk_full(RuntimeError("shapes differ"))

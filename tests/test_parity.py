@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export import merge
-from carellama.export.parity import read_folder
+from carellama.export.parity import read_folder, readers
 from carellama.export.parity import trained as asking
 from carellama.export.parity.compare import compare, perplexity
 from carellama.export.parity.table import ParityRow, ParityTable
@@ -228,3 +228,21 @@ def test_every_tolerance_says_why() -> None:
     assert len(known) > 10 and all(one["reason"] for one in known.values())
     with pytest.raises(UserError, match=r"unknown written form 'q3_K'"):
         tolerance_of("q3_K", "float32")
+
+
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (
+            "print('error loading model: no key a.b', file=sys.stderr); sys.exit('cannot load x')",
+            "cannot load x: no key a.b",
+        ),
+        ("os.write(2, os.environ['GGML_NO_BACKTRACE'].encode()); os.abort()", r"its reader crashed \(1\)"),
+    ],
+    ids=["not loaded", "crashed"],
+)
+def test_why_llama_cpp_does_not_read_a_file_is_said(program: str, said: str, tmp_path: Path) -> None:
+    """Of a crash the last line was gdb's, which llama.cpp starts, and of a file that it refuses it gave no reason."""
+    (tmp_path / "reader.py").write_text(f"import os, sys\n{program}\n")
+    with pytest.raises(UserError, match=f"^f16 cannot be read back: {said}$"):
+        readers.read(str(tmp_path / "reader.py"), {}, tmp_path, what="f16")

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling
 from carellama.errors import UserError
+from carellama.model.gguf import converter
 from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.converter import ConverterRefuses, NotConvertible
 from carellama.model.gguf.read import read_header
@@ -69,6 +70,13 @@ def test_the_converter_reads_the_names_that_it_knows(tmp_path: Path) -> None:
     with to_gguf._without_code(tmp_path, pickles=False) as safe:
         assert json.loads((safe / "config.json").read_text())["scoring_func"] == "sigmoid"
     assert (tmp_path / "config.json").read_text() == written
+
+
+def test_what_the_converter_does_not_find_is_named() -> None:
+    """GLM-4.5 with another tokenizer: `KeyError: '[gMASK]'`."""
+    said = converter._last(["Traceback", "KeyError: '[gMASK]'"])
+    assert said == "its converter asks for '[gMASK]', which config.json or tokenizer lacks"
+    assert converter._last(["ERROR:hf-to-gguf:Model is not supported", "end"]) == "Model is not supported"
 
 
 @pytest.mark.parametrize(("strips", "name"), [(False, "my-Phi-3-mini"), (True, "my-Phi3-mini")], ids=["no", "phi3"])

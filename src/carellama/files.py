@@ -18,6 +18,7 @@ import io
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -36,6 +37,7 @@ def print_status(line: str) -> None:
 
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NUMPY_DISK_FULL = re.compile(r"\d+ requested and \d+ written$")  # also what another process ended with
 TORCH_DISK_FULL = ("PytorchStreamWriter", "unexpected pos", "iostream error")  # of any file that it could not finish
 
 
@@ -47,8 +49,8 @@ def is_disk_full(error: BaseException) -> bool:
 def _disk_full_reason(error: BaseException) -> str | None:
     """The reason in the system's words, of an error or what it came from; None for all other errors.
 
-    safetensors and tokenizers give the system's number in the text of their own errors; torch only says that it could
-    not write.
+    safetensors and tokenizers give the system's number in the text of their own errors; torch and numpy only say that
+    they could not write.
     """
     seen: BaseException | None = error
     while seen is not None:
@@ -58,7 +60,8 @@ def _disk_full_reason(error: BaseException) -> str | None:
             for number in DISK_FULL_ERRNOS:
                 if f"os error {number})" in str(seen):
                     return os.strerror(number)
-        if isinstance(seen, RuntimeError) and any(word in str(seen) for word in TORCH_DISK_FULL):
+        torch_says = isinstance(seen, RuntimeError) and any(word in str(seen) for word in TORCH_DISK_FULL)
+        if torch_says or (isinstance(seen, (OSError, UserError)) and NUMPY_DISK_FULL.search(str(seen))):
             return "A file could not be finished, as on a full disk"
         seen = seen.__cause__ or seen.__context__
     return None

@@ -35,7 +35,7 @@ from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
 from carellama.export.push import parse_place, push
 from carellama.export.targets import TARGETS, ExportContext, Form, check_targets
-from carellama.files import print_status, write_json
+from carellama.files import disk_full_message, is_disk_full, print_status, write_json
 from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
 from carellama.model.paths import check_model, check_output, check_space, filled_folder
@@ -117,10 +117,12 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             with _announced("checking that each form can be written", source):
                 check_targets(context)
             table = _fill(context)
-    except OSError as error:
-        without_number = f"is the disk full, or the size of files limited? ({error})"  # as numpy says it
-        reason = error if error.errno else without_number
-        raise UserError(f"cannot write {output}: {reason}") from error
+    except (OSError, UserError) as error:
+        if is_disk_full(error):
+            raise UserError(disk_full_message(error, output.parent)) from error
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"cannot write {output}: {error}") from error
     return table
 
 

@@ -44,9 +44,12 @@ PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>", "<|endof
 UNUSED_TOKEN = re.compile(r"pad|reserved|unused", re.IGNORECASE)
 # transformers 4 writes these of GPT-NeoX by other names (GPTNeoXConfig of both versions).
 NEOX_NAMES = {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}
-# Their routers are sigmoids in transformers, whatever config.json says; llama.cpp and vLLM take a softmax if it says
-# nothing, and vLLM and SGLang read the routers' biases by the second name.
-SIGMOID_ROUTERS = ("deepseek_v3",)
+# Their routers are sigmoids in transformers, whatever config.json says. If it says nothing, llama.cpp takes a softmax,
+# crashes (dots1) or loads nothing (exaone_moe), and vLLM takes a softmax; vLLM and SGLang read the routers' biases by
+# the second name.
+SIGMOID_ROUTERS = (
+    "deepseek_v3", "deepseek_v32", "dots1", "exaone_moe", "glm4_moe_lite", "glm_moe_dsa", "mimo_v2_flash", "minimax_m2",
+)  # fmt: skip
 ROUTER = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 # tokens; BLOOM was trained on texts of this length (Le Scao et al. 2022, table 3), and ALiBi sets no limit.
 BLOOM_TOKENS = 2048

@@ -17,6 +17,7 @@ from carellama.errors import UserError
 from carellama.records import JSONObject
 
 PROGRAMS = Path(__file__).parent
+LLAMACPP_CAUSE = "error loading model: "
 
 
 def read(program: str, job: Mapping[str, object], folder: Path, *, what: str, python: Path | None = None) -> JSONObject:
@@ -28,7 +29,15 @@ def read(program: str, job: Mapping[str, object], folder: Path, *, what: str, py
     command = [own, "-P", str(PROGRAMS / program)]  # -P: the modules beside a program are not on its path
     ended = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode or not done.is_file():
-        lines = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
-        raise UserError(f"{what} cannot be read back: {lines[-1]}")
+        raise UserError(f"{what} cannot be read back: {_reason(ended)}")
     reading: JSONObject = json.loads(done.read_text(encoding="utf-8"))
     return reading
+
+
+def _reason(ended: subprocess.CompletedProcess[str]) -> str:
+    """What a program said last; of llama.cpp also why it did not load a file."""
+    lines = ended.stderr.strip().splitlines() or [f"it ended with {ended.returncode}"]
+    if ended.returncode < 0:
+        return f"its reader crashed ({lines[-1]})"
+    causes = [line.partition(LLAMACPP_CAUSE)[2] for line in lines if LLAMACPP_CAUSE in line]
+    return ": ".join([lines[-1], *causes[-1:]])

@@ -110,4 +110,6 @@ def run_converter(code: str, words: Sequence[str], what: str, *, made: str = "a 
 def _last(lines: Sequence[str]) -> str:
     """The line that says what went wrong: the last, or that of an error that the converter logged."""
     logged = [line.partition(":")[2].partition(":")[2] for line in lines if line.startswith("ERROR:")]
-    return (logged or lines)[-1].strip()
+    last = (logged or lines)[-1].strip()
+    missing = last.removeprefix("KeyError: ")
+    return last if missing == last else f"its converter asks for {missing}, which config.json or tokenizer lacks"

@@ -45,7 +45,7 @@ from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
 PHI3 = re.compile(r"(phi)3", re.IGNORECASE)
-MAKING = 5  # raised when the same folder becomes another .gguf: those of the cache are made again
+MAKING = 6  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
