@@ -110,6 +110,11 @@ def single_threaded_tokenizers() -> AbstractContextManager[None]:
     return _variable("TOKENIZERS_PARALLELISM", "false")
 
 
+def no_debugger() -> AbstractContextManager[None]:
+    """Keep llama.cpp in new processes from starting gdb when it crashes, whose words hide its own."""
+    return _variable("GGML_NO_BACKTRACE", "1")
+
+
 def openmp_threads(count: int) -> AbstractContextManager[None]:
     """Within this, a library that loads OpenMP for itself gets so many threads, unless the user has set a number."""
     return _variable("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", str(count)))

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from carellama.config.environment import no_debugger
 from carellama.errors import UserError
 from carellama.records import JSONObject
 
@@ -27,7 +28,8 @@ def read(program: str, job: Mapping[str, object], folder: Path, *, what: str, py
     given = json.dumps({**job, "output": str(folder)})
     own = str(python or sys.executable)
     command = [own, "-P", str(PROGRAMS / program)]  # -P: the modules beside a program are not on its path
-    ended = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", check=False)
+    with no_debugger():
+        ended = subprocess.run(command, input=given, capture_output=True, text=True, errors="replace", check=False)
     if ended.returncode or not done.is_file():
         raise UserError(f"{what} cannot be read back: {_reason(ended)}")
     reading: JSONObject = json.loads(done.read_text(encoding="utf-8"))
