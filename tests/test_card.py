@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -76,7 +77,7 @@ def trained(tmp_path: Path, tiny_folder: Path) -> ModelOptions:
         },
         "data": [
             {"name": "cmexam", "where": str(tmp_path / "cmexam.json"), "hub": None, "languages": ["zh"],
-             "sha1": "aa11", "files": [], "rows": 120, "used": 118},
+             "sha1": "aa11", "files": [], "rows": 120, "used": 118, "licence": "MIT"},
             {"name": str(tmp_path / "own.jsonl"), "hub": None, "languages": ["zh", "en"], "sha1": "bb22", "rows": 5},
         ],
         "results": {"train_runtime": 5400.0, "total_flos": 1.5e15, "train_loss": 1.25},
@@ -113,6 +114,8 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
              "0.012 / 0.21", "95.30% (2000)", "30 / 32", "3 / 100; 4, 5", "Q4_K × 10, Q5_0 × 4, Q6_K × 1")  # fmt: skip
     for fact in facts:
         assert fact in english and fact in chinese, fact
+    assert "| name | SHA-1 | rows | rows used | licence |" in english  # each once, in the reader's language
+    assert "| 名称 | SHA-1 | 行数 | 使用行数 | 许可证 |" in chinese
     for said in ("Intended use", "Not for", "Limits", "90 min", "licence of the data own is not known"):
         assert said in english, said
     for said in ("用途", "不适用于", "局限", "90 分钟", "数据集 own 的许可证未知", "中文和英文的一般健康信息"):
@@ -121,6 +124,14 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
     assert not re.search("rope_factor|num_layer_trainable|num_train_epochs", english + chinese)
     assert str(tmp_path) not in english + chinese and "/home/x" not in english + chinese
     assert (folder / "LICENSE").read_text() == "terms" and "(LICENSE)" in english
+
+
+def test_the_card_says_whether_triage_was_compared(trained, tiny_tokenizer, tmp_path) -> None:
+    without = replace(PARITY, rows=tuple(replace(row, safety=None) for row in PARITY.rows))
+    for parity, compared in ((PARITY, True), (without, False)):
+        folder = write(tmp_path / str(compared), trained, tiny_tokenizer, parity=parity)
+        english, chinese = ((folder / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md"))
+        assert ("triage cases were not compared" not in english) == ("也做了对比" in chinese) == compared
 
 
 def test_both_languages_have_the_same_words() -> None:

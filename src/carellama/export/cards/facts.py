@@ -234,9 +234,8 @@ def _counts(name: str, settings: JSONObject) -> bool:
 
 def _data(entry: JSONObject) -> DataFact:
     hub, name = entry.get("hub"), str(entry.get("name", ""))
-    plain = {
-        key: value for key, value in entry.items() if _plain(value) and key not in ("where", "hub", "sha1", "digest")
-    }
+    own = ("name", "where", "hub", "licence", "sha1", "digest")  # which are of the local machine, or have a field here
+    plain = {key: value for key, value in entry.items() if _plain(value) and key not in own}
     return DataFact(
         name=str(hub or Path(name).stem),
         languages=tuple(entry.get("languages") or ()),

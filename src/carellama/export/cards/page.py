@@ -123,8 +123,8 @@ def _training(training: Training, words: dict[str, Any]) -> list[str]:
 
 
 def _data_table(data: Sequence[DataFact], words: dict[str, Any]) -> list[str]:
-    columns = list(dict.fromkeys(key for one in data for key in one.columns if key != "name"))
-    header = [words["name"], "SHA-1", *columns, words["data_licence"]]
+    columns = list(dict.fromkeys(key for one in data for key in one.columns))
+    header = [words["name"], "SHA-1", *(words["data_columns"].get(key, key) for key in columns), words["data_licence"]]
     rows = [
         [one.name, one.digest or "", *(one.columns.get(key, "") for key in columns), one.licence or words["unstated"]]
         for one in data
@@ -155,7 +155,8 @@ def _files(parity: ParityTable, words: dict[str, Any]) -> list[str]:
     names = [name for name in words["columns"] if any(row.get(name) for row in cells)]
     past = [f"- **{words['past']}** {one}" for one in parity.past]  # first: nobody may miss it
     lines = [f"## {words['files']}", "", *past, *([""] if past else [])]
-    lines += [words["files_intro"].format(greedy=GREEDY_TOKENS), ""]
+    triage = words["triage_compared" if "safety" in names else "triage_not_compared"]
+    lines += [words["files_intro"].format(greedy=GREEDY_TOKENS) + triage, ""]
     lines += _table(
         [words["columns"][name] for name in names], [[row.get(name, "") for name in names] for row in cells]
     )
