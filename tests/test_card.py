@@ -166,6 +166,18 @@ def test_a_figure_of_one_dataset_has_the_count_of_that_dataset(tmp_path) -> None
     assert [(one.metric, one.n) for one in find_results([tmp_path])] == [("loss", 8), ("zh_loss", 1)]
 
 
+def test_results_say_of_which_data_they_are_and_how_many_answers_were_cut(tmp_path) -> None:
+    predicted = {"predict_dataset": "/home/x/own.json, held", "predict_bleu-4": 32.4, "predict_samples": 20,
+                 "predict_cut": 13, "predict_empty": 0}  # fmt: skip
+    (tmp_path / "predict_results.json").write_text(json.dumps(predicted))
+    found = [(one.test, one.metric, one.value, one.n) for one in find_results([tmp_path])]
+    assert found == [
+        ("own.json, held", "bleu-4", 32.4, 20),
+        ("own.json, held", "answers cut at max_new_tokens", 13, 20),
+        ("own.json, held", "empty answers", 0, 20),
+    ]
+
+
 def test_a_licence_that_the_hub_does_not_list_is_other_with_its_name() -> None:
     assert hub_licence("Apache-2.0") == {"license": "apache-2.0"}
     assert hub_licence("chatglm licence") == {"license": "other", "license_name": "chatglm-licence"}

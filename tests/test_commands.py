@@ -100,7 +100,8 @@ def test_the_seeds_chain_runs_verbatim(workplace: Path) -> None:
                 "--per_device_eval_batch_size", "8", "--max_samples", "100", "--predict_with_generate",
                 *LORA]  # fmt: skip
     seed(workplace, "train_bash.py", *evaluate)
-    assert read(workplace / "eval_output/eval_results.json")["eval_loss"] > 0
+    evaluated = read(workplace / "eval_output/eval_results.json")
+    assert evaluated["eval_loss"] > 0 and evaluated["eval_dataset"] == "mm"
 
     seed(workplace, "export_model.py", *model, *LORA, "--output_dir", "output_export")
     assert (workplace / "output_export/model.safetensors").exists()

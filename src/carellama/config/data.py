@@ -91,6 +91,11 @@ class DataOptions(PromptOptions):
         return split_commas(self.eval_dataset)
 
     @property
+    def evaluated_on(self) -> str:
+        """The names of the data whose records are evaluated or predicted."""
+        return ", ".join(self.eval_datasets or self.datasets)
+
+    @property
     def eval_limit(self) -> int | None:
         """How many rows of each --dataset are used where it is evaluated and not trained on."""
         return self.max_eval_samples if self.max_eval_samples is not None else self.max_samples

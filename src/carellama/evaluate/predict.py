@@ -65,6 +65,7 @@ class Prediction:
 class PredictResults:
     """What came out. `cut`: answers that `max_new_tokens` ended; `empty`: answers without a word."""
 
+    dataset: str
     metrics: dict[str, Metric]
     samples: int
     skipped: int
@@ -76,6 +77,7 @@ class PredictResults:
     def to_dict(self) -> JSONObject:
         """Return the content of `predict_results.json`."""
         return {
+            "predict_dataset": self.dataset,
             **flat(self.metrics, "predict"),
             "predict_samples": self.samples,
             "predict_skipped": self.skipped,
@@ -92,9 +94,12 @@ def predict(
     chats: Sequence[Chat],
     sampling: Sampling,
     out_dir: Path,
+    *,
+    dataset: str = "",
 ) -> PredictResults | None:
     """Answer the prompt of every chat and score it against the chat's last answer.
 
+    `dataset` is what the results call the chats.
     A prompt that leaves no room in the model's context is skipped, counted and logged. Ctrl-C leaves
     the answers so far in `generated_predictions.partial-N.jsonl`. Returns None in all processes but
     the first. Raises `UserError` for no records or an unwritable folder, at once.
@@ -117,7 +122,7 @@ def predict(
                 first = ", ".join(str(chats[index].place) for index in sorted(skipped)[:5])
                 log.warning("skipped %d: %s (%s)", len(skipped), TOO_LONG, first)
             predictions.sort(key=lambda prediction: prediction.index)
-            results = _results(predictions, len(skipped), scorer, time.monotonic() - started)
+            results = _results(predictions, dataset, len(skipped), scorer, time.monotonic() - started)
             with atomic_write(out_dir / PREDICTIONS) as file:
                 file.writelines(prediction.line() for prediction in predictions)
             write_json(out_dir / RESULTS, results.to_dict())
@@ -174,11 +179,14 @@ def _with_calls(text: str, calls: Sequence[ToolCall]) -> str:
     return "\n".join([text, *written] if text or not written else written)
 
 
-def _results(predictions: list[Prediction], skipped: int, scorer: Scorer, runtime_seconds: float) -> PredictResults:
+def _results(
+    predictions: list[Prediction], dataset: str, skipped: int, scorer: Scorer, runtime_seconds: float
+) -> PredictResults:
     replies = [prediction.reply for prediction in predictions]
     labels = [prediction.label for prediction in predictions]
     scores = score([prediction.text for prediction in predictions], labels, scorer)
     return PredictResults(
+        dataset=dataset,
         metrics=scores.metrics,
         samples=len(predictions),
         skipped=skipped,

@@ -197,6 +197,8 @@ def train_and_evaluate(
     finish_stream_report(session, trainer)
     output = Path(training.output_dir)
     if training.do_eval:
+        held_out = f" (held out: --val_size {options.data.val_size:g})" if options.data.val_size else ""
+        results["eval_dataset"] = options.data.evaluated_on + held_out
         results |= trainer.evaluate()
         if training.should_save:
             write_json(output / "eval_results.json", {k: v for k, v in results.items() if k.startswith("eval_")})
@@ -266,7 +268,8 @@ def predict_answers(session: Session, model: AnyModel, chats: list[Chat]) -> dic
     training = session.options.training
     engine = TransformersEngine(model, session.tokenizer, session.template, training.per_device_eval_batch_size)
     sampling = Sampling.of(session.options.generating, seed=training.seed)
-    results = answer(engine, chats, sampling, Path(training.output_dir))
+    data, output = session.options.data.evaluated_on, Path(training.output_dir)
+    results = answer(engine, chats, sampling, output, dataset=data)
     return results.to_dict() if results else {}
 
 

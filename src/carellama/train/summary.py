@@ -157,11 +157,10 @@ def _headline(options: RunOptions, results: Mapping[str, object], history: Histo
     name = Path(options.model.model_name_or_path).name
     base = f"{name} with {options.model.checkpoint_dir}" if options.model.checkpoint_dir else name
     if not training.do_train:
-        data = options.data.eval_dataset or options.data.dataset
         done = " and ".join(
             verb for verb, did in (("evaluated", training.do_eval), ("predicted", training.do_predict)) if did
         )
-        return f"{done}: {base} on {data}"
+        return f"{done}: {base} on {options.data.evaluated_on}"
     seconds = int(cast("float", results.get("train_runtime", 0)))
     steps = history.steps if history else 0
     return (

@@ -16,7 +16,7 @@ from pathlib import Path
 from carellama.config.model import ModelOptions
 from carellama.data.catalogue.entries import entries
 from carellama.export.cards.licences import Clash, licence_clashes
-from carellama.export.cards.results import Result, find_results
+from carellama.export.cards.results import Result, find_results, without_folders
 from carellama.export.parity.table import ParityTable
 from carellama.records import JSONObject
 from carellama.run_record import run_records
@@ -164,12 +164,6 @@ def find_base(model: ModelOptions) -> BaseModel:
         relation=relation,
         base_licence=(entry.base_licence or None) if entry else None,
     )
-
-
-def without_folders(text: str) -> str:
-    """Return a text, or a list of paths, with the folders of this machine left out."""
-    parts = text.split(", ")
-    return ", ".join(Path(part).name if part.startswith(("/", "~", "./", "../")) else part for part in parts)
 
 
 def _stated(place: Path | str) -> JSONObject:

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import carellama
-from carellama.export.cards.facts import CardFacts, DataFact, Training, without_folders
-from carellama.export.cards.results import Result
+from carellama.export.cards.facts import CardFacts, DataFact, Training
+from carellama.export.cards.results import Result, without_folders
 from carellama.export.parity.table import GREEDY_TOKENS, ParityRow, ParityTable
 from carellama.package_data import package_yaml
 

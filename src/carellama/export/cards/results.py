@@ -18,7 +18,9 @@ from carellama.records import JSONObject
 
 RUN_FILES = ("eval_results.json", "predict_results.json")
 # Keys that say how large or how long an evaluation was: no figures of the model.
-COUNTS = ("samples", "runtime", "tokens", "per_second", "skipped", "empty", "cut", "preparation_time", "unparsed")
+COUNTS = ("samples", "runtime", "tokens", "per_second", "preparation_time", "unparsed")
+# Answers that the scores of a prediction have, and a reader would not expect in them.
+COUNTED_ANSWERS = {"cut": "answers cut at max_new_tokens", "empty": "empty answers", "skipped": "prompts too long"}
 # share -> (count of the hits, count of the cases), in the files of `safety eval` and `guard eval`
 SHARES = {
     "missed": ("missed", "emergencies"),
@@ -89,7 +91,8 @@ def _results(path: Path, read: JSONObject) -> list[Result]:
 
 
 def _metrics(prefix: str, read: Mapping[str, object]) -> Iterator[Result]:
-    """The figures of eval_results.json or predict_results.json."""
+    """The figures of eval_results.json or predict_results.json; of files of other programs the data is not known."""
+    test = without_folders(str(read.get(f"{prefix}_dataset") or prefix))
     counts = {key.removesuffix("samples"): value for key, value in read.items() if key.endswith("_samples")}
     for key, value in read.items():
         name = key.removeprefix(f"{prefix}_")
@@ -99,7 +102,8 @@ def _metrics(prefix: str, read: Mapping[str, object]) -> Iterator[Result]:
             continue
         low, high = (_number(read.get(f"{key}_{end}")) for end in ("low", "high"))
         counted = counts[max((start for start in counts if key.startswith(start)), key=len)] if counts else None
-        yield Result(prefix, name, float(value), low, high, int(counted) if isinstance(counted, (int, float)) else None)
+        n = int(counted) if isinstance(counted, (int, float)) else None
+        yield Result(test, COUNTED_ANSWERS.get(name, name), float(value), low, high, n)
 
 
 def _shares(path: Path, read: JSONObject) -> Iterator[Result]:
@@ -114,6 +118,12 @@ def _shares(path: Path, read: JSONObject) -> Iterator[Result]:
             low, high = interval if isinstance(interval, list) and len(interval) == 2 else (None, None)
             label = test if group in ("all", "") else f"{test}, {group}"
             yield Result(label, name, figures[hits] / figures[of], low, high, int(figures[of]), judge)
+
+
+def without_folders(text: str) -> str:
+    """Return a text, or a list of paths, with the folders of this machine left out."""
+    parts = text.split(", ")
+    return ", ".join(Path(part).name if part.startswith(("/", "~", "./", "../")) else part for part in parts)
 
 
 def _number(value: object) -> float | None:
