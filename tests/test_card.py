@@ -111,15 +111,32 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
     english, chinese = ((folder / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md"))
     facts = ("acme/tiny-llama", "llama3", "vicuna", "cmexam", "aa11", "bb22", "| lora_rank | 8 |", "1.5e+15", "f00",
              "| eval | loss | 2.3 | 2.2 – 2.4 | 80 |", "| test.jsonl | missed | 0.05 | 0.017 – 0.137 | 60 | model |",
-             "0.012 / 0.21", "95.30% (2000)", "30 / 32", "3 / 100; 4, 5", "Q4_K × 10, Q5_0 × 4, Q6_K × 1")  # fmt: skip
+             "0.012 / 0.21", "95.30% (2000)", "30 / 32", "| 3 / 100 | 4 → 5 / 40 | 2 → 2 / 60 |",
+             "Q4_K × 10, Q5_0 × 4, Q6_K × 1")  # fmt: skip
     for fact in facts:
         assert fact in english and fact in chinese, fact
     assert "| name | SHA-1 | rows | rows used | licence |" in english  # each once, in the reader's language
     assert "| 名称 | SHA-1 | 行数 | 使用行数 | 许可证 |" in chinese
-    for said in ("Intended use", "Not for", "Limits", "90 min", "licence of the data own is not known"):
+    for said in (
+        "Intended use",
+        "Not for",
+        "Limits",
+        "it missed 4 of 40 emergencies",
+        "90 min",
+        "licence of the data own is not known",
+    ):
         assert said in english, said
-    for said in ("用途", "不适用于", "局限", "90 分钟", "数据集 own 的许可证未知", "中文和英文的一般健康信息"):
+    for said in (
+        "用途",
+        "不适用于",
+        "局限",
+        "40 个急症分诊病例中它漏判了 4 个",
+        "90 分钟",
+        "数据集 own 的许可证未知",
+        "中文和英文的一般健康信息",
+    ):
         assert said in chinese, said
+    assert "it missed 4 of 40 emergencies" in english and "40 个急症分诊病例中它漏判了 4 个" in chinese
     assert "| max_steps | 40 |" in english  # and nothing that had no effect beside the others
     assert not re.search("rope_factor|num_layer_trainable|num_train_epochs", english + chinese)
     assert str(tmp_path) not in english + chinese and "/home/x" not in english + chinese

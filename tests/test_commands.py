@@ -85,6 +85,7 @@ def test_the_seeds_chain_runs_verbatim(workplace: Path) -> None:
     for name in ("adapter_model.safetensors", "trainer_log.jsonl", "train_results.json", "training_loss.png",
                  "run.json", "data_report.json"):  # fmt: skip
         assert (output / name).stat().st_size > 0, name
+    assert (output / "adapter_model.safetensors").stat().st_mode == (output / "run.json").stat().st_mode
     assert read(output / "data_report.json")["mm"]["used"] == 24
     assert read(output / "run.json")["settings"]["model"]["quantization_bit"] == 4
 

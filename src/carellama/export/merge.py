@@ -21,7 +21,7 @@ from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted
 from carellama.export.quantised_base import better_base
 from carellama.model.quiet import quiet_bars
-from carellama.model.readers import make_readable
+from carellama.model.readers import make_readable, share_weights
 from carellama.model.zoo.pull import with_named_weights
 from carellama.run_record import check_foundation, check_positions, template_for
 from carellama.stages import ModelKind
@@ -149,5 +149,4 @@ def _save(
         raise UserError(f"cannot write the weights: {error}") from error
     tokenizer.save_pretrained(folder)
     make_readable(folder)
-    for weights in folder.glob("*.safetensors"):  # which safetensors writes for the owner's eyes only
-        weights.chmod((folder / "config.json").stat().st_mode)
+    share_weights(folder, "config.json")

@@ -166,12 +166,12 @@ def _modelfile(context: ExportContext, target: Path, gguf_name: str) -> None:
 
 
 def _web(context: ExportContext) -> list[Form]:
-    """Write the folder `web`: a page that answers without a network, with the first .gguf in pieces."""
+    """Write the folder `web`: a page that answers without a network, with the smallest .gguf in pieces."""
     from carellama.export.web.write import write_web
     from carellama.safety.notices import DEFAULT_COUNTRY
 
-    one, options = context.gguf_files[0], context.options
-    target = context.folder / "web"
+    options, target = context.options, context.folder / "web"
+    one = min(context.gguf_files, key=lambda form: Path(str(form.job["file"])).stat().st_size)
     write_web(
         target,
         Path(str(one.job["file"])),

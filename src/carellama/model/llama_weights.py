@@ -242,6 +242,8 @@ def _write_weights(weights: Sequence[Mapping[str, torch.Tensor]], params: Params
     """Write one safetensors file a layer, and their index; return (vocabulary, width of the feed-forward, dtype)."""
     from safetensors.torch import save_file
 
+    from carellama.model.readers import share_weights
+
     files, total, count = dict[str, str](), 0, params.n_layers + 1
     vocabulary = hidden = 0
     dtype = ""
@@ -256,8 +258,7 @@ def _write_weights(weights: Sequence[Mapping[str, torch.Tensor]], params: Params
         dtype = str(next(iter(layer.values())).dtype).removeprefix("torch.")
         log.info("wrote %d of %d files", number, count)
     write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": files})
-    for file in folder.glob("*.safetensors"):  # which safetensors writes for the owner's eyes only
-        file.chmod((folder / "model.safetensors.index.json").stat().st_mode)
+    share_weights(folder, "model.safetensors.index.json")
     return vocabulary, hidden, dtype
 
 

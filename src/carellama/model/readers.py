@@ -55,6 +55,12 @@ ROUTER = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 BLOOM_TOKENS = 2048
 
 
+def share_weights(folder: Path, like: str) -> None:
+    """Let who may read a file of the folder read its weights; safetensors writes them for the owner's eyes only."""
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod((folder / like).stat().st_mode)
+
+
 def make_readable(folder: Path) -> None:
     """Rewrite config.json, generation_config.json and tokenizer_config.json of `folder`; a missing one is skipped.
 

@@ -49,6 +49,7 @@ from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+OWN = "the tokenizer's own"  # name of the template that a tokenizer brings
 ASKED = (Message("user", "x"),)
 LEARNED = (*ASKED, Message("assistant", "x"))
 Key = tuple[object, ...]  # what a skeleton depends on
@@ -380,7 +381,7 @@ def get_template(name: str | None, tokenizer: PreTrainedTokenizerBase) -> Templa
     Raises `UserError` for an unknown name, and for a format whose single tokens the tokenizer does not have.
     """
     if name is None and tokenizer.chat_template:
-        return Template("the tokenizer's own", tokenizer.chat_template, tokenizer, _own_stops(tokenizer))
+        return Template(OWN, tokenizer.chat_template, tokenizer, _own_stops(tokenizer))
     name = name or DEFAULT
     form = format_for(name, lambda token: is_token(tokenizer, token))
     stops = [stop.replace("{eos}", tokenizer.eos_token or "") for stop in ["{eos}", *form.stop]]

@@ -34,6 +34,7 @@ from carellama.data.encoding.prepare import Prepared
 from carellama.data.encoding.token_stream import FailingStream, Failure, TokenStream, collate_or_fail
 from carellama.errors import UserError
 from carellama.model.lora import PISSA_RAW, TRAINED_ADAPTER, AnyModel, base_of, convert_pissa_to_lora
+from carellama.model.readers import share_weights
 from carellama.model.sharded import gathered
 from carellama.records import IGNORED, Tokens
 from carellama.train.batch_layout import choose_collator
@@ -297,8 +298,10 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Save as `Trainer` does; of an adapter nothing but the adapter, and one of PiSSA as LoRA of the base."""
+        folder = Path(output_dir or self.args.output_dir)
         if not isinstance(self.model, PeftModel):
             super()._save(output_dir, state_dict)
+            share_weights(folder, "config.json")
             return
         model = self.model
         save = model.save_pretrained
@@ -310,7 +313,8 @@ class PackedTrainer(AtomicCheckpointMixin, OwnOptimizer, Trainer, ABC):
             model.save_pretrained = save  # type: ignore[method-assign]
         start = getattr(self.model, "pissa_start", None)
         if start and self.args.should_save:
-            convert_pissa_to_lora(Path(output_dir or self.args.output_dir), start, keep_raw=self._saving)
+            convert_pissa_to_lora(folder, start, keep_raw=self._saving)
+        share_weights(folder, "adapter_config.json")
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load as `Trainer` does; the matrices of PiSSA as they were trained."""

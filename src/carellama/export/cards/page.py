@@ -15,6 +15,7 @@ from carellama.export.cards.facts import CardFacts, DataFact, Training
 from carellama.export.cards.results import Result, without_folders
 from carellama.export.parity.table import GREEDY_TOKENS, ParityRow, ParityTable
 from carellama.package_data import package_yaml
+from carellama.templates.template import OWN
 
 WORDS = "export/cards/words.yaml"
 
@@ -52,7 +53,8 @@ def _summary(facts: CardFacts, words: dict[str, Any]) -> list[str]:
     lines.append(words["licence"].format(licence=base.licence or words["licence_unknown"]) + papers)
     if facts.template:
         ends = words["or"].join(f"`{end!r}`" for end in facts.ends)
-        lines.append(words["template"].format(template=facts.template, ends=ends))
+        template = words["own_template"] if facts.template == OWN else facts.template
+        lines.append(words["template"].format(template=template, ends=ends))
     if isinstance(facts.parity, str):
         lines.append(words["as_written"].format(line=facts.parity))
     lines += [*facts.notes, words["made"].format(version=carellama.__version__)]
@@ -87,8 +89,17 @@ def _use(facts: CardFacts, words: dict[str, Any], language: str) -> list[str]:
     reward = facts.kind == "reward"
     uses = words["reward_uses"] if reward else [one.format(languages=spoken) for one in words["uses"]]
     limits = [*(words["reward_limits"] if reward else words["limit"][:1]), *words["limit"][1:]]
+    if missed := _missed_emergencies(facts):
+        limits.insert(0, words["missed_emergencies"].format(missed=missed[0], cases=missed[1]))
     sections = ((words["use"], uses), (words["not_for"], words["nots"]), (words["limits"], limits))
     return [line for title, lines in sections for line in (f"## {title}", "", *(f"- {one}" for one in lines), "")]
+
+
+def _missed_emergencies(facts: CardFacts) -> tuple[int, int] | None:
+    """How many emergencies the trained model alone missed, and of how many; None: none missed, or not measured."""
+    rows = facts.parity.rows if isinstance(facts.parity, ParityTable) else ()
+    safety = next((row.safety for row in rows if row.safety), None)
+    return (safety.missed_before, safety.emergencies) if safety and safety.missed_before else None
 
 
 def _trainings(facts: CardFacts, words: dict[str, Any]) -> list[str]:
@@ -187,8 +198,15 @@ def _parity_cells(row: ParityRow, words: dict[str, Any]) -> dict[str, str]:
     if row.perplexity is not None:
         cells["perplexity"] = f"{row.perplexity:.4g}"
     if (safety := row.safety) is not None:
-        cells["safety"] = f"{safety.changed} / {safety.cases}; {safety.missed_before}, {safety.missed_after}"
+        others = safety.cases - safety.emergencies
+        cells["safety"] = f"{safety.changed} / {safety.cases}"
+        cells["missed"] = _before_after(safety.missed_before, safety.missed_after, safety.emergencies)
+        cells["alarms"] = _before_after(safety.false_alarms_before, safety.false_alarms_after, others)
     return cells
+
+
+def _before_after(before: int, after: int, cases: int) -> str:
+    return f"{before} → {after} / {cases}"
 
 
 def _time(seconds: float, words: dict[str, Any]) -> str:

@@ -59,7 +59,12 @@ class ParityRow:
         if self.kl_mean is None or self.top1_agreement is None:
             return f"{name}: difference of scores {self.max_logit_difference:.2g} (computed in {self.dtype})"
         safety = self.safety
-        changed = f", urgency of {safety.changed} of {safety.cases} answers changed" if safety else ""
+        changed = (
+            f", urgency of {safety.changed} of {safety.cases} answers changed (of {safety.emergencies} emergencies "
+            f"{safety.missed_before} were missed before and {safety.missed_after} after)"
+            if safety
+            else ""
+        )
         return (
             f"{name}: largest difference of logits {self.max_logit_difference:.2g} (computed in {self.dtype}), same "
             f"choice for {self.top1_agreement:.1%} of {self.tokens:,} tokens, KL divergence {self.kl_mean:.2g} nats, "

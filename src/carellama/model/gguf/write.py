@@ -37,6 +37,7 @@ from carellama.model.gguf.pre_tokenizers import advise, check_pre_tokenizer
 from carellama.model.gguf.quantize import quantize, type_counts
 from carellama.model.gguf.read import check_adapter_file, read_header
 from carellama.model.gguf.tensor_types import EVERY_COLUMN, FILE_TYPES
+from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_space
 from carellama.model.readers import spell_config
 from carellama.model.sentencepiece_file import llamacpp_reason
@@ -141,7 +142,7 @@ def base_folder(model: ModelOptions) -> Path:
         return place
     from huggingface_hub import snapshot_download
 
-    try:
+    with as_user_error(place, "files"):
         return Path(
             snapshot_download(
                 place,
@@ -151,9 +152,6 @@ def base_folder(model: ModelOptions) -> Path:
                 allow_patterns=[*WEIGHTS, *PAPERS, *(PICKLES if model.allow_pickle else ())],
             )
         )
-    except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot fetch {place} from the hub: {first}") from error
 
 
 def _key(sources: Iterable[Path], *what: str) -> str:
