@@ -175,6 +175,13 @@ def test_the_head_is_what_the_hub_takes_with_results(trained, triage, tiny_token
         assert found["test.jsonl", "missed"].metric_name == "missed, 95% interval 0.017 to 0.137, n 60"
 
 
+def test_files_that_transformers_does_not_load_name_no_library(trained, tiny_tokenizer, tmp_path) -> None:
+    """A folder of .gguf files alone said library_name: transformers."""
+    for rows, library in ((PARITY.rows, "transformers"), (PARITY.rows[1:], None)):
+        folder = write(tmp_path / str(library), trained, tiny_tokenizer, parity=replace(PARITY, rows=rows))
+        assert ModelCard.load(folder / "README.md").data.library_name == library
+
+
 def test_a_figure_of_one_dataset_has_the_count_of_that_dataset(tmp_path) -> None:
     """Settings of a training were taken for results (eval_steps), and all figures had the count of all records."""
     evaluated = {"eval_loss": 2.3, "eval_samples": 8, "eval_zh_loss": 3.1, "eval_zh_samples": 1, "eval_zh_tokens": 116}

@@ -98,6 +98,8 @@ def test_an_adapter_file_is_taken_where_a_folder_is(base: Path, tmp_path: Path) 
     (folder,) = resolved.checkpoints
     assert (Path(folder) / "adapter_config.json").is_file()
     assert with_named_folders({"own": str(file)}, model) == {"own": folder}
+    with pytest.raises(UserError, match=r"\.gguf is an adapter: give it as --checkpoint_dir, and the model"):
+        check_model(ModelOptions(str(file)))
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 from carellama.errors import UserError
 from carellama.export.cards.facts import CardFacts
 from carellama.export.cards.licences import hub_licence
+from carellama.export.parity.table import ParityTable
 
 
 def head(facts: CardFacts) -> dict[str, object]:
@@ -25,11 +26,19 @@ def head(facts: CardFacts) -> dict[str, object]:
         "datasets": list(dict.fromkeys(one.name for one in facts.data if one.name)),
         "language": facts.languages,
         "pipeline_tag": "text-classification" if reward else "text-generation",
-        "library_name": "peft" if facts.adapter else "transformers",
+        "library_name": _library(facts),
         "tags": list(dict.fromkeys(tags)),
     }
     found = {key: value for key, value in front.items() if value}
     return found | _model_index(facts, found)
+
+
+def _library(facts: CardFacts) -> str | None:
+    """The library that loads the folder; None where it has only .gguf files, a page or OpenVINO's form."""
+    rows = facts.parity.rows if isinstance(facts.parity, ParityTable) else ()
+    if rows and all(row.file.endswith(".gguf") or row.form in ("web", "openvino") for row in rows):
+        return None
+    return "peft" if facts.adapter else "transformers"
 
 
 def _model_index(facts: CardFacts, front: dict[str, object]) -> dict[str, object]:

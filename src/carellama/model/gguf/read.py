@@ -89,6 +89,18 @@ def check_adapter_file(path: Path) -> None:
         raise UserError(f"{path} is no adapter but a whole model: give it as --model_name_or_path")
 
 
+def check_model_file(path: Path) -> None:
+    """Raise `UserError` for a GGUF file that is no model."""
+    kind = read_header(path).kind
+    if kind == "adapter":
+        raise UserError(
+            f"{path} is an adapter: give it as --checkpoint_dir, and the model that it was trained on as "
+            "--model_name_or_path"
+        )
+    if kind != "model":
+        raise UserError(f"{path} is no model (its general.type is {kind})")
+
+
 def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
     """Return the model folder (bfloat16 safetensors, tokenizer) of a .gguf file, made on first use.
 
