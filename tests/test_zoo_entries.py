@@ -32,7 +32,7 @@ from carellama.model.zoo.entries import (
 from carellama.model.zoo.licences import clash, licences, spdx_of
 from carellama.model.zoo.pull import with_named_weights
 from carellama.model.zoo.resolve import EMBEDDED
-from carellama.model.zoo.show import command, lines, list_models, show
+from carellama.model.zoo.show import command, is_free, lines, list_models, show
 from carellama.run_record import weights_folder
 from carellama.templates.format import formats
 from carellama.weights import base_fingerprint
@@ -119,6 +119,8 @@ def test_models_are_filtered(capsys: pytest.CaptureFixture[str]) -> None:
     assert names("--kind", "delta") == {"HuatuoGPT-13b-delta"}
     free = names("--licence", "free")
     assert "HuatuoGPT-o1-7B" in free and not free & {"HuatuoGPT-o1-8B", "CareLlama1-7b-merge", "Taiyi-LLM"}
+    unknown_base = {"WiNGPT2-Gemma-2-9B-Chat", "MedReason-8B", "HuatuoGPT2-7B"}  # of the last only its licence
+    assert "smollm2-135m" in free and not free & {*unknown_base, "QiZhenGPT", "PULSE-7bv5", "PULSE-20bv5"}
     assert names("--licence", "AGPL-3.0-only") == names("--licence", "agpl-3.0") == {"PULSE-7bv5", "PULSE-20bv5"}
     assert names("huatuo") >= {"HuatuoGPT-7B", "HuatuoGPT-o1-72B", "BenTsao"} and len(names("huatuo")) < 20
     list_models(["--search", "o1-8B"])
@@ -128,6 +130,16 @@ def test_models_are_filtered(capsys: pytest.CaptureFixture[str]) -> None:
         ["--field", "true", "--language", "fr"], "en and zh")):  # fmt: skip
         with pytest.raises(UserError, match=said):
             list_models(argv)
+
+
+def test_free_is_what_carries_no_terms_of_its_own_or_of_its_base() -> None:
+    entry = ModelEntry(name="x", about="y", kind="model", licence="mit", base="a/b", base_licence="apache-2.0")
+    for change, free in (
+        *(({}, True), ({"base": "", "method": "pretraining from scratch"}, True), ({"base": ""}, False)),
+        *(({"base": "", "kind": "embedded"}, True), ({"base_licence": ""}, False), ({"licence": "gpl-3.0"}, False)),
+        *(({"licence": "cc-by-sa-4.0"}, False), ({"terms": "Ask first."}, False), ({"licence": ""}, False)),
+    ):
+        assert is_free(dataclasses.replace(entry, **change)) == free, change
 
 
 def test_an_entry_is_shown_with_sources_clashes_and_what_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:

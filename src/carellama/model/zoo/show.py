@@ -24,6 +24,7 @@ from carellama.model.zoo.licences import clash, licences, spdx_of
 COLUMNS = ("name", "kind", "size", "languages", "licence", "base")
 LONGEST_CELL = 44  # characters
 CLASH = "*"  # behind a licence
+FROM_SCRATCH = "from scratch"  # in the method of a model that has no base
 
 
 def list_models(argv: Sequence[str]) -> None:
@@ -68,11 +69,22 @@ def _is_wanted(entry: ModelEntry, options: ListModelsOptions) -> bool:
 
 def _has_licence(entry: ModelEntry, wanted: str) -> bool:
     if wanted == "free":
-        known = licences().get(entry.licence.lower())
-        based = licences().get(entry.base_licence.lower())
-        free = known is not None and known.use == "free" and (based is None or based.use == "free")
-        return free and not entry.terms and not clash(entry.licence, entry.base_licence)
+        return is_free(entry)
     return wanted in (entry.licence.lower(), spdx_of(entry.licence).lower())
+
+
+def is_free(entry: ModelEntry) -> bool:
+    """Whether anyone may use a model for anything. What is not known of its base may be terms, so it is not free."""
+    if entry.terms or not _is_without_terms(entry.licence):
+        return False
+    if entry.base:
+        return _is_without_terms(entry.base_licence)
+    return entry.kind == "embedded" or FROM_SCRATCH in entry.method
+
+
+def _is_without_terms(licence: str) -> bool:
+    known = licences().get(licence.lower())
+    return known is not None and known.use == "free" and not known.copyleft
 
 
 def _row(entry: ModelEntry) -> tuple[str, ...]:
