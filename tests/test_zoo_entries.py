@@ -226,6 +226,20 @@ def test_an_entry_of_ones_own_is_used_like_any_other(tmp_path: Path, tiny_folder
     assert [row["name"] for row in rows] == ["ward3-lora", "remote", "ward3"] and rows[2]["about"] == "New."
 
 
+def test_what_is_not_known_of_an_own_entry_is_refused_or_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"unknown template 'vicunna'\. Did you mean 'vicuna'\?"):
+        own.run(["remote", "--model", "someone/model", "--template", "vicunna"])
+    assert find_entry("remote") is None
+    for licence, said in (
+        ("MIIT", "licence 'MIIT' is not known here or in SPDX; it is kept as LicenseRef-MIIT. Did you mean 'mit'?\n"),
+        ("house", "licence 'house' is not known here or in SPDX; it is kept as LicenseRef-house.\n"),
+        *((known, "") for known in ("MIT", "llama3.1", "LicenseRef-gemma", "0BSD", "mpl-2.0")),
+    ):
+        own.run(["remote", "--model", "someone/model", "--licence", licence, "--overwrite", "true"])
+        out = capsys.readouterr().out
+        assert said in out and ("is not known" in out) == bool(said)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+from carellama.errors import nearest
 from carellama.package_data import package_yaml
 
 
@@ -44,6 +45,19 @@ def spdx_of(licence: str) -> str:
     if known:
         return known.spdx
     return f"LicenseRef-{licence.replace(' ', '-')}" if licence else ""
+
+
+def near_licence(licence: str) -> str | None:
+    """` Did you mean 'mit'?`, or "", for a licence that neither the table nor SPDX has; None: it is known, or none."""
+    if not licence or licence.lower() in licences():
+        return None
+    from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression  # 10 ms
+
+    try:
+        canonicalize_license_expression(licence)
+    except InvalidLicenseExpression:
+        return nearest(licence, [*(one.spdx for one in licences().values()), *licences()])
+    return None
 
 
 def clash(licence: str, base_licence: str) -> str:

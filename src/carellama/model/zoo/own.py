@@ -20,11 +20,13 @@ from carellama.config.environment import own_models_file
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
-from carellama.errors import UserError
+from carellama.errors import UserError, lookup
 from carellama.files import atomic_write
 from carellama.model.zoo.entries import entry_of, own_entries, released_entries
+from carellama.model.zoo.licences import near_licence, spdx_of
 from carellama.model.zoo.resolve import EMBEDDED
 from carellama.run_record import read_run, weights_folder
+from carellama.templates.format import formats
 from carellama.weights import ADAPTER, base_fingerprint, is_adapter
 
 NAME = re.compile(r"[\w][\w.-]*")
@@ -42,6 +44,8 @@ def run(argv: Sequence[str]) -> None:
     there = [entry.name for entry in own_entries(path)]
     if options.name in there and not options.overwrite:
         raise UserError(f"{options.name} is in {path} already: --overwrite true replaces it")
+    if options.template:
+        lookup(formats(), options.template, "template")
     row = describe(options)
     entry_of(row, path)
     rows = (yaml.safe_load(path.read_text(encoding="utf-8")) or []) if path.is_file() else []
@@ -50,6 +54,9 @@ def run(argv: Sequence[str]) -> None:
         yaml.safe_dump(rows, file, allow_unicode=True, sort_keys=False)
     known = "with the fingerprint of its base" if row.get("base") else "with its fingerprint"
     print(f"{options.name}: added to {path}" + (f", {known}" if row.get("fingerprint") else ""))
+    licence = row.get("licence", "")
+    if (near := near_licence(licence)) is not None:
+        print(f"licence {licence!r} is not known here or in SPDX; it is kept as {spdx_of(licence)}.{near}")
     print(f"next: carellama models show {options.name}")
 
 
