@@ -19,7 +19,7 @@ from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.digests import write_digests
-from carellama.model.zoo import own, verify
+from carellama.model.zoo import entries, own, verify
 from carellama.model.zoo.entries import (
     UNSOURCED,
     ModelEntry,
@@ -126,10 +126,38 @@ def test_models_are_filtered(capsys: pytest.CaptureFixture[str]) -> None:
     list_models(["--search", "o1-8B"])
     printed = capsys.readouterr()
     assert "apache-2.0*" in printed.out and "carellama models show" in printed.err
-    for argv, said in ((["--size", "big"], "as 8B"), (["nothing-like-it"], "no model of the list"), (
-        ["--field", "true", "--language", "fr"], "en and zh")):  # fmt: skip
+    for argv, said in (
+        (["--size", "big"], "as 8B"),
+        (["--size", "1M"], "--size '1M': no model of the list is that small"),
+        (["foo-like"], "no model of the list has 'foo-like' in its name or description"),
+        (["--licence", "fre"], r"--licence 'fre': no model of the list has it; known: free, .*apache-2\.0, "),
+        (["--language", "chinese"], "--language 'chinese': no model of the list has it; known: .*en, .*zh"),
+        (["huatuo", "--kind", "embedded"], "no model of the list has all of --kind embedded and 'huatuo'; leave one"),
+        (["--field", "true", "--language", "fr"], "en and zh"),
+    ):
         with pytest.raises(UserError, match=said):
             list_models(argv)
+
+
+def test_a_kind_that_no_model_has_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(entries, "released_entries", lambda: (ModelEntry(name="x", about="y", kind="model"),))
+    with pytest.raises(UserError, match=r"--kind 'delta': no model of the list has it; known: model$"):
+        list_models(["--kind", "delta"])
+
+
+def test_only_what_is_fetched_is_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
+    show(["gemma3-270m"])
+    shown = capsys.readouterr().out
+    assert "gated" not in shown and "hf_auth_token" not in shown and "--accept_licence true" in shown
+    show(["QiZhenGPT"])
+    assert "fetched with its base" not in capsys.readouterr().out
+    entry = ModelEntry(name="x", about="y", kind="adapter", hub="lab/x", base="lab/base")
+    for change, fetched in (
+        *(({}, True), ({"hub": ""}, False), ({"base": ""}, False), ({"hub": "", "place": "/x"}, False)),
+        *(({"hub": "", "modelscope": "lab/x"}, False), ({"modelscope": "lab/x", "base_modelscope": "b/b"}, True)),
+    ):
+        shown = "\n".join(lines(dataclasses.replace(entry, **change)))
+        assert ("adapter (fetched with its base)" in shown) == fetched, change
 
 
 def test_free_is_what_carries_no_terms_of_its_own_or_of_its_base() -> None:

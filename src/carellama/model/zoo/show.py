@@ -22,6 +22,8 @@ from carellama.model.zoo.field import field_lines, load_field
 from carellama.model.zoo.licences import clash, licences, spdx_of
 
 COLUMNS = ("name", "kind", "size", "languages", "licence", "base")
+FILTERS = ("language", "kind", "licence", "size", "search")  # options of list
+GATED = "accept its terms on the hub, then --hf_auth_token"
 LONGEST_CELL = 44  # characters
 CLASH = "*"  # behind a licence
 FROM_SCRATCH = "from scratch"  # in the method of a model that has no base
@@ -41,7 +43,7 @@ def list_models(argv: Sequence[str]) -> None:
         print(json.dumps([as_json(entry) for entry in entries], ensure_ascii=False, indent=2))
         return
     if not entries:
-        raise UserError("no model of the list is like that; leave an option out (carellama models list)")
+        raise UserError(_what_matched_nothing(options))
     cells = [COLUMNS, *(_row(entry) for entry in entries)]
     widths = [max(len(row[at]) for row in cells) for at in range(len(COLUMNS))]
     for row in cells:
@@ -51,20 +53,49 @@ def list_models(argv: Sequence[str]) -> None:
 
 
 def _is_wanted(entry: ModelEntry, options: ListModelsOptions) -> bool:
-    if options.language and options.language.lower() not in entry.languages:
-        return False
-    if options.kind and entry.kind != options.kind:
-        return False
-    if options.licence and not _has_licence(entry, options.licence.lower()):
-        return False
-    if options.size:
-        most = count_of(options.size)
+    return all(_fits(entry, name, value) for name in FILTERS if (value := getattr(options, name)))
+
+
+def _fits(entry: ModelEntry, name: str, value: str) -> bool:
+    """Whether an entry is what one filter asks for."""
+    if name == "language":
+        return value.lower() in entry.languages
+    if name == "kind":
+        return entry.kind == value
+    if name == "licence":
+        return _has_licence(entry, value.lower())
+    if name == "size":
+        most = count_of(value)
         if most is None:
-            raise UserError(f"--size {options.size}: give a number of parameters, as 8B or 500M")
-        if entry.parameters is None or entry.parameters > most:
-            return False
+            raise UserError(f"--size {value}: give a number of parameters, as 8B or 500M")
+        return entry.parameters is not None and entry.parameters <= most
     words = " ".join([*entry.ids, entry.about, entry.base, entry.method, entry.template, entry.terms]).lower()
-    return not options.search or options.search.lower() in words
+    return value.lower() in words
+
+
+def _what_matched_nothing(options: ListModelsOptions) -> str:
+    """The first filter that fits no entry by itself, with the values that do; else that no entry has all of them."""
+    entries = load_entries()
+    given = {name: value for name in FILTERS if (value := getattr(options, name))}
+    for name, value in given.items():
+        if any(_fits(entry, name, value) for entry in entries):
+            continue
+        if name == "search":
+            return f"no model of the list has {value!r} in its name or description"
+        if name == "size":
+            return f"--size {value!r}: no model of the list is that small"
+        return f"--{name} {value!r}: no model of the list has it; known: {', '.join(_values(entries, name))}"
+    asked = " and ".join(repr(value) if name == "search" else f"--{name} {value}" for name, value in given.items())
+    return f"no model of the list has all of {asked}; leave one out"
+
+
+def _values(entries: Sequence[ModelEntry], name: str) -> list[str]:
+    """What a filter can ask for, in the order of the alphabet."""
+    if name == "language":
+        return sorted({language for entry in entries for language in entry.languages})
+    if name == "licence":
+        return ["free", *sorted({entry.licence.lower() for entry in entries if entry.licence})]
+    return sorted({entry.kind for entry in entries})
 
 
 def _has_licence(entry: ModelEntry, wanted: str) -> bool:
@@ -155,9 +186,10 @@ LABELS = {
 
 
 def _facts(entry: ModelEntry) -> dict[str, str]:
+    both = not entry.place and bool((entry.hub and entry.base) or (entry.modelscope and entry.base_modelscope))
     kinds = {
-        "adapter": "adapter (fetched with its base)", "embedded": "in packages of the Python index",
-        "delta": "difference to its base (fetched with it, and added)",
+        "adapter": "adapter" + " (fetched with its base)" * both, "embedded": "in packages of the Python index",
+        "delta": "difference to its base" + " (fetched with it, and added)" * both,
     }  # fmt: skip
 
     def licence(name: str) -> str:
@@ -188,7 +220,7 @@ def _facts(entry: ModelEntry) -> dict[str, str]:
         ),
         "delta_whole": ", ".join(entry.delta_whole),
         "remote_code": _yes_or_no(entry.remote_code, "--trust_remote_code true"),
-        "gated": _yes_or_no(entry.gated, "accept its terms on the hub, then --hf_auth_token"),
+        "gated": "" if entry.kind == "embedded" else _yes_or_no(entry.gated, GATED),
         "bad_quantisations": ", ".join(entry.bad_quantisations),
         "licence": licence(entry.licence) if entry.licence else "not stated",
         "base_licence": licence(entry.base_licence) if entry.base_licence else "",
