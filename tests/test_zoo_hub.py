@@ -322,6 +322,25 @@ def test_a_hub_that_answers_wrongly_is_one_line(
         load_tokenizer(options("lab/toy"))
 
 
+def test_without_a_connection_only_hubs_that_have_the_model_are_named(hub: Hub, monkeypatch) -> None:
+    from huggingface_hub import constants
+
+    nowhere = "http://127.0.0.1:9"  # nothing listens there
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", nowhere)
+    monkeypatch.setattr(constants, "ENDPOINT", nowhere)
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    of_modelscope = ["--hub", "modelscope"]
+    for argv, said in (
+        (["toy"], "no connection to Hugging Face for lab/toy: set HF_ENDPOINT to a mirror, or give --hub modelscope"),
+        (["toy-bin"], "no connection to Hugging Face for lab/toy-bin: set HF_ENDPOINT to a mirror"),
+        (["toy-delta", *of_modelscope], "no connection to ModelScope for lab/toy-delta: leave --hub out to take"),
+        (["lab/else", *of_modelscope], "no connection to ModelScope for lab/else: look at the network"),
+    ):
+        with pytest.raises(UserError, match=re.escape(said)) as refused:
+            pull_command.run(argv)
+        assert ("--hub modelscope" in str(refused.value)) == (argv == ["toy"])
+
+
 def test_a_file_that_comes_damaged_is_thrown_away(hub: Hub) -> None:
     """huggingface_hub looks at the size alone; the file stayed in its cache, and was not fetched again."""
     hub.repositories["lab/toy"].damaged.add("model.safetensors")

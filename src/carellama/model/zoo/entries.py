@@ -156,6 +156,16 @@ def find_entry(name: str) -> ModelEntry | None:
     return next((entry for entry in load_entries() if wanted in map(str.lower, entry.ids)), None)
 
 
+def is_on(repo: str, hub: Hub) -> bool:
+    """Whether a hub is known to have what `repo`, an id of either hub, leads to: an entry, or the base of one."""
+    for entry in load_entries():
+        found = entry.hub if hub == "huggingface" else entry.modelscope
+        of_base = entry.base if hub == "huggingface" else entry.base_modelscope
+        if (found and repo in entry.ids) or (of_base and repo in (entry.base, entry.base_modelscope)):
+            return True
+    return False
+
+
 def hub_of(entry: ModelEntry, hub: Hub, given: str = "") -> str:
     """The id of an entry's weights on a hub. Raises `UserError` where it has none there.
 

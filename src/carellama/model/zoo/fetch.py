@@ -37,7 +37,7 @@ from carellama.download.modelscope import ListingRefused, list_files
 from carellama.errors import UserError
 from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.digests import write_digests
-from carellama.model.zoo.entries import Hub
+from carellama.model.zoo.entries import Hub, is_on
 from carellama.weights import safetensors_header
 
 PULLED = "pulled.json"  # where a folder comes from
@@ -300,6 +300,15 @@ def check_safetensors(path: Path) -> None:
         raise UserError(f"{path} has {size:,} bytes, and its header tells of {begins + ends:,}: fetch it again")
 
 
+def _ways_out(repo: str, hub: Hub) -> str:
+    """What helps where a hub is not reached: a mirror, and the other hub where it is known to have the model."""
+    if hub == "huggingface":
+        return "set HF_ENDPOINT to a mirror" + ", or give --hub modelscope" * is_on(repo, "modelscope")
+    if is_on(repo, "huggingface"):
+        return "leave --hub out to take Hugging Face, with HF_ENDPOINT set to a mirror where it is not reached"
+    return "look at the network and its proxy; no id of Hugging Face is known"
+
+
 @contextmanager
 def hub_errors(repo: str, hub: Hub, folder: Path | None = None) -> Iterator[None]:
     """Turn what a hub, the network or the disk refuses into one line."""
@@ -327,9 +336,9 @@ def hub_errors(repo: str, hub: Hub, folder: Path | None = None) -> Iterator[None
     except (HostUnreachable, httpx2.TransportError) as error:
         cause = error.__cause__ if isinstance(error, HostUnreachable) else error
         never = cause is None or isinstance(cause, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError))
-        state = f"no connection to the hub for {repo}:" if never else f"{repo}: the hub broke off: try again,"
-        other = "leave --hub out" if hub == "modelscope" else "set HF_ENDPOINT to a mirror, or try --hub modelscope"
-        raise UserError(f"{state} {other}") from error
+        name = "ModelScope" if hub == "modelscope" else "Hugging Face"
+        state = f"no connection to {name} for {repo}:" if never else f"{repo}: the hub broke off: try again,"
+        raise UserError(f"{state} {_ways_out(repo, hub)}") from error
     except (DownloadError, of_hub.HfHubHTTPError) as error:
         token = ""
         if isinstance(error, of_hub.HfHubHTTPError) and error.response.status_code in (401, 403):
