@@ -10,6 +10,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -152,21 +153,23 @@ def test_only_what_is_fetched_is_said_to_be(capsys: pytest.CaptureFixture[str]) 
     show(["QiZhenGPT"])
     assert "fetched with its base" not in capsys.readouterr().out
     entry = ModelEntry(name="x", about="y", kind="adapter", hub="lab/x", base="lab/base")
-    for change, fetched in (
+    cases: list[tuple[dict[str, Any], bool]] = [
         *(({}, True), ({"hub": ""}, False), ({"base": ""}, False), ({"hub": "", "place": "/x"}, False)),
         *(({"hub": "", "modelscope": "lab/x"}, False), ({"modelscope": "lab/x", "base_modelscope": "b/b"}, True)),
-    ):
+    ]
+    for change, fetched in cases:
         shown = "\n".join(lines(dataclasses.replace(entry, **change)))
         assert ("adapter (fetched with its base)" in shown) == fetched, change
 
 
 def test_free_is_what_carries_no_terms_of_its_own_or_of_its_base() -> None:
     entry = ModelEntry(name="x", about="y", kind="model", licence="mit", base="a/b", base_licence="apache-2.0")
-    for change, free in (
+    cases: list[tuple[dict[str, Any], bool]] = [
         *(({}, True), ({"base": "", "method": "pretraining from scratch"}, True), ({"base": ""}, False)),
         *(({"base": "", "kind": "embedded"}, True), ({"base_licence": ""}, False), ({"licence": "gpl-3.0"}, False)),
         *(({"licence": "cc-by-sa-4.0"}, False), ({"terms": "Ask first."}, False), ({"licence": ""}, False)),
-    ):
+    ]
+    for change, free in cases:
         assert is_free(dataclasses.replace(entry, **change)) == free, change
 
 

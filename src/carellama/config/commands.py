@@ -189,7 +189,9 @@ class ListModelsOptions(Options):
 
     search: str | None = option("Only models whose entry has this text (first word).", None)
     language: str | None = option("Only models of this language, as zh; of --field the language: en or zh.", None)
-    licence: str | None = option("Only this licence: id of the hub, SPDX id, or free: no terms and no clash.", None)
+    licence: str | None = option(
+        "Only this licence: id of the hub, SPDX id, or free: no terms, copyleft or clash.", None
+    )
     size: str | None = option("Only models of at most so many parameters, as 8B.", None)
     kind: Literal["embedded", "adapter", "delta", "model"] | None = option("Only models of this kind.", None)
     field: bool = option(
