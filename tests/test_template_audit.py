@@ -121,6 +121,36 @@ def test_the_text_of_the_training_is_compared(exported: Path, tmp_path: Path) ->
     assert "A chat between" in report.differences[0].shown[0]
 
 
+def own_training(folder: Path, base: Path) -> Path:
+    """A checkpoint that was trained with its tokenizer's own template."""
+    folder.mkdir()
+    record = {"stage": "sft", "settings": {"data": {"template": None}}, "base_model": str(base)}
+    (folder / "run.json").write_text(json.dumps(record | {"used": {"template": "the tokenizer's own"}}))
+    (folder / "adapter_config.json").write_text("{}")
+    return folder
+
+
+def test_a_training_with_the_tokenizers_own_template_is_compared(exported: Path, tmp_path: Path) -> None:
+    trained = own_training(tmp_path / "output", exported)
+    tokenizer = make_tokenizer()
+    tokenizer.save_pretrained(trained)
+    parts = ("the training (the tokenizer's own template)", "the tokenizer's chat template")
+    for asked in ((str(exported), str(trained)), (str(trained), None)):
+        report = audit_model(*asked)
+        assert report.sources[:2] == parts and not report.differences and not report.notes
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "helper")
+    tokenizer.save_pretrained(trained)
+    report = audit_model(str(exported), str(trained))
+    assert {one.first for one in report.differences} == {parts[0]}
+    assert {one.second for one in report.differences} == {parts[1], "m.q8_0.gguf"}
+
+
+def test_a_checkpoint_without_a_tokenizer_is_equal_by_definition(exported: Path, tmp_path: Path) -> None:
+    report = audit_model(str(exported), str(own_training(tmp_path / "output", exported)))
+    assert report.sources[0] == "the training (the tokenizer's own template)" and not report.differences
+    assert "equal by definition" in report.lines()[1] and report.as_json()["notes"] == list(report.notes)
+
+
 def test_adapters_and_matrices_beside_a_model_are_not_compared(exported: Path, tmp_path: Path) -> None:
     from gguf import GGUFWriter
 

@@ -102,8 +102,8 @@ def template_for(model: ModelOptions, asked: str | None, adapters: Iterable[str]
     Without `asked` it is the one that the last checkpoint was trained with. If `asked` is another one, it is used, and
     one line warns. `adapters` are folders that answer beside each other. Plain text (stage pt) has no chat format.
     """
-    own = next((found for found in map(_trained_with, reversed(model.checkpoints)) if found), None)
-    trained = [found for found in (own, *map(_trained_with, adapters)) if found]
+    own = next((found for found in map(trained_with, reversed(model.checkpoints)) if found), None)
+    trained = [found for found in (own, *map(trained_with, adapters)) if found]
     if not trained:
         return asked
     folder, chosen = trained[0] if asked is None else ("", asked)
@@ -121,7 +121,7 @@ def template_for(model: ModelOptions, asked: str | None, adapters: Iterable[str]
     return chosen
 
 
-def _trained_with(folder: str) -> tuple[str, str | None] | None:
+def trained_with(folder: str) -> tuple[str, str | None] | None:
     """Return a checkpoint and its chat format by name; None: it has no record, or was trained on plain text."""
     record = read_run(Path(folder).expanduser())
     if record is None or not STAGES[record.get("stage", "sft")].has_chat_format:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
@@ -23,8 +23,11 @@ from carellama.errors import UserError
 from carellama.model.gguf.read import is_model, read_header
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import JSONObject, Message
-from carellama.run_record import read_run, template_for
+from carellama.run_record import read_run, trained_with
 from carellama.templates.go_template import render_ollama
+
+if TYPE_CHECKING:
+    from carellama.templates.template import Template
 
 ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("user", "I cough."),),
@@ -32,6 +35,7 @@ ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("system", "Be brief."), ("user", "I cough."), ("assistant", "Rest."), ("user", "How long?")),
     (("user", "One."), ("assistant", "Two."), ("user", "三。"), ("assistant", "四。"), ("user", "5 < 6 & 7")),
 )
+TOKENIZER = "the tokenizer's chat template"
 CONTEXT = 24  # characters shown before a difference
 Render = Callable[[list[JSONObject]], str]
 
@@ -63,10 +67,11 @@ class Report:
 
     sources: tuple[str, ...]
     differences: tuple[Difference, ...]
+    notes: tuple[str, ...] = ()  # what is no difference, and has to be known
 
     def lines(self) -> list[str]:
         """The report for a person."""
-        found = [f"compared: {', '.join(self.sources)}"]
+        found = [f"compared: {', '.join(self.sources)}", *self.notes]
         for one in self.differences:
             if one.at < 0:
                 found.append(f"{one.second} does not stop at {one.shown[0]}, where answers end by {one.first}")
@@ -86,6 +91,7 @@ class Report:
                  "texts": list(one.shown)}
                 for one in self.differences
             ],
+            "notes": list(self.notes),
         }  # fmt: skip
 
 
@@ -95,7 +101,7 @@ def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, 
     files = [place] if place.suffix == ".gguf" else sorted(filter(is_model, place.glob("*.gguf")))
     files += [Path(gguf).expanduser()] if gguf else []
     recipe = Path(modelfile).expanduser() if modelfile else (place if place.is_dir() else place.parent) / "Modelfile"
-    sources = [] if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
+    sources, notes = ([], []) if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
     sources += [_of_gguf(file) for file in files]
     if recipe.is_file():
         sources.append(_of_modelfile(recipe, sources[0].bos if sources else ""))
@@ -106,10 +112,10 @@ def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, 
             f"only {sources[0].name if sources else 'nothing'} says how {name} is asked: there is nothing to compare "
             "it with; give the training as --checkpoint_dir, a --gguf or a --modelfile"
         )
-    return compare(sources)
+    return compare(sources, notes)
 
 
-def compare(sources: Sequence[Source]) -> Report:
+def compare(sources: Sequence[Source], notes: Sequence[str] = ()) -> Report:
     """Compare each source with the first."""
     first, *others = sources
     differences: list[Difference] = []
@@ -123,7 +129,7 @@ def compare(sources: Sequence[Source]) -> Report:
                 break
         missing = sorted((first.ends or frozenset()) - other.ends) if other.ends is not None else []
         differences += [Difference(first.name, other.name, 0, -1, (end, "")) for end in missing]
-    return Report(tuple(one.name for one in sources), tuple(differences))
+    return Report(tuple(one.name for one in sources), tuple(differences), tuple(notes))
 
 
 def _text(source: Source, given: Sequence[tuple[str, str]]) -> str:
@@ -140,37 +146,74 @@ def _around(text: str, at: int) -> str:
     return f"{before!r} then {text[at : at + CONTEXT]!r}" if at < len(text) else f"{before!r} then nothing"
 
 
-def _of_model(name: str, checkpoint_dir: str | None) -> list[Source]:
-    """The training's format by run.json, and the tokenizer's own."""
+def _of_model(name: str, checkpoint_dir: str | None) -> tuple[list[Source], list[str]]:
+    """The training's format by run.json and the tokenizer's own; with what a person has to know of them."""
     from carellama.model.load import load_tokenizer
-    from carellama.templates.template import Template, get_template
+    from carellama.templates.template import get_template
 
     folder = Path(name).expanduser()
     model = ModelOptions(name, checkpoint_dir)
     if checkpoint_dir is None and folder.is_dir() and (record := read_run(folder)) is not None:
         whole = (folder / "config.json").is_file()
         model = ModelOptions(name if whole else str(record.get("base_model")), name)
+    alone = ModelOptions(model.model_name_or_path)
     model, _ = with_named_weights(model, PromptOptions())
+    last = next((found for found in map(trained_with, reversed(model.checkpoints)) if found), None)
+    if last is not None and last[1] is None:
+        return _trained_with_own(with_named_weights(alone, PromptOptions())[0], Path(last[0]).expanduser())
     tokenizer = load_tokenizer(model)
-    ends = frozenset(end for end in [tokenizer.eos_token] if end)
-
-    def source(title: str, template: Template) -> Source:
-        stops = [*tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
-        return Source(title, lambda rows: template.render(_messages(rows), add_generation_prompt=True), _bos(tokenizer),
-                      frozenset(stops) or ends)  # fmt: skip
-
-    found: list[Source] = []
-    trained = template_for(model, None)
     own = get_template(None, tokenizer) if tokenizer.chat_template else None
-    if trained is not None:
-        template = get_template(trained, tokenizer)
+    found: list[Source] = []
+    if last is not None:
+        template = get_template(last[1], tokenizer)
         direct = template.answering_directly()
         if own is not None and own.jinja == direct.jinja:
             template = direct
-        found.append(source(f"the training (--template {trained})", template))
-    if own is not None:
-        found.append(source("the tokenizer's chat template", own))
-    return found
+        found.append(_source(f"the training (--template {last[1]})", template))
+    return ([*found, _source(TOKENIZER, own)] if own is not None else found), []
+
+
+def _trained_with_own(model: ModelOptions, checkpoint: Path) -> tuple[list[Source], list[str]]:
+    """A training with its tokenizer's own template, which stands in the checkpoint, and the model's tokenizer."""
+    from carellama.model.load import load_tokenizer
+    from carellama.templates.template import get_template
+
+    tokenizer = load_tokenizer(model)
+    sources = [_source(TOKENIZER, get_template(None, tokenizer))] if tokenizer.chat_template else []
+    trained, notes = _tokenizer_in(checkpoint), list[str]()
+    if trained is None and (checkpoint / "chat_template.jinja").is_file():
+        trained = load_tokenizer(replace(model, checkpoint_dir=str(checkpoint)))
+    if trained is None:
+        trained = tokenizer
+        notes.append(
+            f"{checkpoint} has no tokenizer: the training used the own template of the model's tokenizer, "
+            "so the two are equal by definition"
+        )
+    template = get_template(None, trained)
+    how = "the tokenizer's own template" if trained.chat_template else f"--template {template.name}"
+    return [_source(f"the training ({how})", template), *sources], notes
+
+
+def _tokenizer_in(checkpoint: Path) -> Any:
+    """The tokenizer that a training saved with its adapter or model; None: there is none."""
+    from transformers import AutoTokenizer
+
+    from carellama.model.load_errors import as_user_error
+    from carellama.model.sentencepiece_tokenizer import find_tokenizer
+
+    if not (checkpoint / "tokenizer_config.json").is_file():
+        return None
+    with as_user_error(checkpoint, "tokenizer"):
+        return find_tokenizer(lambda name: path if (path := checkpoint / name).is_file() else None) or (
+            AutoTokenizer.from_pretrained(checkpoint)
+        )
+
+
+def _source(title: str, template: Template) -> Source:
+    tokenizer = template.tokenizer
+    stops = [*tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
+    return Source(title, lambda rows: template.render(_messages(rows), add_generation_prompt=True), _bos(tokenizer),
+                  frozenset(stops or filter(None, [tokenizer.eos_token])))  # fmt: skip
 
 
 def _bos(tokenizer: Any) -> str:
