@@ -121,6 +121,25 @@ def test_the_text_of_the_training_is_compared(exported: Path, tmp_path: Path) ->
     assert "A chat between" in report.differences[0].shown[0]
 
 
+def test_the_system_text_of_a_modelfile_is_no_difference(exported: Path, tmp_path: Path) -> None:
+    """A character of TEMPLATE is one, with SYSTEM and without; what SYSTEM says is told."""
+    recipe = modelfile(tmp_path, MESSAGES, "<|im_end|>", "</s>")
+    told = 'SYSTEM "You are a careful assistant."\n'
+    recipe.write_text(recipe.read_text() + told)
+    report = audit_model(str(exported), None, modelfile=str(recipe))
+    assert not report.differences
+    assert report.notes == ("Modelfile.own adds a system text of its own: 'You are a careful assistant.'",)
+    recipe.write_text(recipe.read_text().replace("<|im_start|>assistant\n", "<|im_start|>assistant \n"))
+    (difference,) = audit_model(str(exported), None, modelfile=str(recipe)).differences
+    assert difference.conversation == 1 and difference.shown[1].endswith("' \\n'")
+
+
+def test_an_adapter_without_a_record_is_told_the_commands_own_option(exported: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"as --checkpoint_dir, and the model that it was trained on as --model$"):
+        audit_model(str(tmp_path), None)
+
+
 def own_training(folder: Path, base: Path) -> Path:
     """A checkpoint that was trained with its tokenizer's own template."""
     folder.mkdir()

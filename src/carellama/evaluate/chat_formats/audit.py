@@ -3,9 +3,10 @@
     report = audit_model("output_export", checkpoint_dir="output")
     report.lines()      # who was compared, and the first character that differs
 
-The training's text is that of run.json's format under the tokenizer; it is what the others are compared with. Without a
-run.json it is the tokenizer's. A bos token at the beginning is left out of the comparison: llama.cpp and Ollama put it
-there themselves. The end tokens are compared as well: one that a file does not stop at lets a model babble on.
+The training's text is that of run.json's format under the tokenizer, or that of the checkpoint's own tokenizer; it is
+what the others are compared with. Without a run.json it is the tokenizer's. A bos token at the beginning is left out of
+the comparison: llama.cpp and Ollama put it there themselves. Both sides get the system text of a Modelfile. The end
+tokens are compared as well: one that a file does not stop at lets a model babble on.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
 )
 TOKENIZER = "the tokenizer's chat template"
 CONTEXT = 24  # characters shown before a difference
+SHOWN = 60  # characters of a system text
 Render = Callable[[list[JSONObject]], str]
 
 
@@ -48,6 +50,7 @@ class Source:
     render: Render
     bos: str
     ends: frozenset[str] | None = None
+    system: str = ""  # a text that it gives conversations without one: a Modelfile's SYSTEM
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,10 @@ def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, 
     files = [place] if place.suffix == ".gguf" else sorted(filter(is_model, place.glob("*.gguf")))
     files += [Path(gguf).expanduser()] if gguf else []
     recipe = Path(modelfile).expanduser() if modelfile else (place if place.is_dir() else place.parent) / "Modelfile"
-    sources, notes = ([], []) if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
+    try:
+        sources, notes = ([], []) if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
+    except UserError as error:
+        raise UserError(str(error).replace("--model_name_or_path", "--model")) from error
     sources += [_of_gguf(file) for file in files]
     if recipe.is_file():
         sources.append(_of_modelfile(recipe, sources[0].bos if sources else ""))
@@ -119,8 +125,9 @@ def compare(sources: Sequence[Source], notes: Sequence[str] = ()) -> Report:
     """Compare each source with the first."""
     first, *others = sources
     differences: list[Difference] = []
+    added = [f"{one.name} adds a system text of its own: {_short(one.system)}" for one in others if one.system]
     for other in others:
-        for number, given in enumerate(ROWS, 1):
+        for number, given in enumerate(_with_system(other.system), 1):
             one, two = _text(first, given), _text(other, given)
             if one != two:
                 at = next((at for at, pair in enumerate(zip(one, two, strict=False)) if len({*pair}) > 1), None)
@@ -129,7 +136,16 @@ def compare(sources: Sequence[Source], notes: Sequence[str] = ()) -> Report:
                 break
         missing = sorted((first.ends or frozenset()) - other.ends) if other.ends is not None else []
         differences += [Difference(first.name, other.name, 0, -1, (end, "")) for end in missing]
-    return Report(tuple(one.name for one in sources), tuple(differences), tuple(notes))
+    return Report(tuple(one.name for one in sources), tuple(differences), (*notes, *added))
+
+
+def _with_system(system: str) -> list[tuple[tuple[str, str], ...]]:
+    """The conversations, those without a system text given this one."""
+    return [given if not system or given[0][0] == "system" else (("system", system), *given) for given in ROWS]
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def _text(source: Source, given: Sequence[tuple[str, str]]) -> str:
@@ -250,7 +266,7 @@ def _of_modelfile(path: Path, bos: str) -> Source:
     if template is None:
         raise UserError(f"{path} has no TEMPLATE: Ollama would take the .gguf's, or none")
     ends = frozenset(next(part for part in match.groups() if part is not None) for match in _PARAMETER.finditer(text))
-    return Source(path.name, lambda rows: render_ollama(template, rows, system=system or ""), bos, ends)
+    return Source(path.name, lambda rows: render_ollama(template, rows), bos, ends, system or "")
 
 
 def _instruction(text: str, word: str) -> str | None:
