@@ -54,6 +54,7 @@ def test_the_format_whose_prompts_a_model_knows_is_named(name: str) -> None:
 def test_of_an_untrained_model_it_can_not_tell(tiny_folder, capsys: pytest.CaptureFixture[str]) -> None:
     verdict = check_formats(make_model(), make_tokenizer())
     assert verdict.names == () and "no format makes the model end its answers" in verdict.reason
+    assert "look for the format in the model's card" in verdict.reason
     check([str(tiny_folder), "--rows", "2"])
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("cannot tell: ") and len(said) == 5

@@ -75,7 +75,9 @@ def decide(whole: Sequence[Score], others: Sequence[Score], left_out: tuple[str,
     margin = standard_errors(best.values, second.values)
     if best.mean.end < SURE_END:
         reason = (
-            f"no format makes the model end its answers (the best gives {math.exp(best.mean.end):.1%} to the end token)"
+            "no format makes the model end its answers "
+            f"(the best gives {math.exp(best.mean.end):.1%} to the end token); "
+            "the order of the table says little then: look for the format in the model's card"
         )
         return Verdict((), margin, reason, scores, left_out)
     if margin < MARGIN:
