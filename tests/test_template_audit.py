@@ -13,6 +13,7 @@ from carellama.evaluate.chat_formats.audit import audit_model
 from carellama.evaluate.chat_formats.command import audit, list_formats, show
 from carellama.templates.format import formats
 from carellama.templates.go_template import render_go, render_ollama
+from carellama.templates.template import get_template
 from conftest import make_model, make_tokenizer
 from test_bare_tokenizer import write_gguf
 
@@ -119,6 +120,19 @@ def test_the_text_of_the_training_is_compared(exported: Path, tmp_path: Path) ->
     assert report.sources[0] == "the training (--template vicuna)"
     assert {one.second for one in report.differences} == {"the tokenizer's chat template", "m.q8_0.gguf"}
     assert "A chat between" in report.differences[0].shown[0]
+    alone = audit_model(str(exported / "m.q8_0.gguf"), str(tmp_path))
+    assert alone.sources == (report.sources[0], "m.q8_0.gguf") and len(alone.differences) > 0
+
+
+def test_a_checkpoints_template_does_not_stand_for_that_of_an_export(exported: Path, tmp_path: Path) -> None:
+    """The checkpoint has the training's template, the export forgot it: both were said to be alike."""
+    settings = {"data": {"template": "vicuna"}, "model": {}, "finetuning": {}}
+    (tmp_path / "run.json").write_text(json.dumps({"stage": "sft", "settings": settings, "base_model": "lab/base"}))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    vicuna = get_template("vicuna", make_tokenizer())
+    (tmp_path / "chat_template.jinja").write_text(vicuna.jinja)
+    report = audit_model(str(exported), str(tmp_path))
+    assert "the tokenizer's chat template" in {one.second for one in report.differences}
 
 
 def test_the_system_text_of_a_modelfile_is_no_difference(exported: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.config.data import PromptOptions
 from carellama.config.model import ModelOptions
+from carellama.config.options import split_commas
 from carellama.engine.chat import VOCABULARY, chat_of
 from carellama.errors import UserError
 from carellama.model.gguf.read import is_model, read_header
@@ -105,7 +106,10 @@ def audit_model(name: str, checkpoint_dir: str | None, gguf: str | None = None, 
     files += [Path(gguf).expanduser()] if gguf else []
     recipe = Path(modelfile).expanduser() if modelfile else (place if place.is_dir() else place.parent) / "Modelfile"
     try:
-        sources, notes = ([], []) if place.suffix == ".gguf" else _of_model(name, checkpoint_dir)
+        if place.suffix != ".gguf":
+            sources, notes = _of_model(name, checkpoint_dir)
+        else:
+            sources, notes = _training(checkpoint_dir) if checkpoint_dir else ([], [])
     except UserError as error:
         raise UserError(str(error).replace("--model_name_or_path", "--model")) from error
     sources += [_of_gguf(file) for file in files]
@@ -178,7 +182,8 @@ def _of_model(name: str, checkpoint_dir: str | None) -> tuple[list[Source], list
     if last is not None and last[1] is None:
         return _trained_with_own(with_named_weights(alone, PromptOptions())[0], Path(last[0]).expanduser())
     tokenizer = load_tokenizer(model)
-    own = get_template(None, tokenizer) if tokenizer.chat_template else None
+    asked = tokenizer if not checkpoint_dir or name == _base_of(checkpoint_dir) else load_tokenizer(alone)
+    own = get_template(None, asked) if asked.chat_template else None
     found: list[Source] = []
     if last is not None:
         template = get_template(last[1], tokenizer)
@@ -187,6 +192,21 @@ def _of_model(name: str, checkpoint_dir: str | None) -> tuple[list[Source], list
             template = direct
         found.append(_source(f"the training (--template {last[1]})", template))
     return ([*found, _source(TOKENIZER, own)] if own is not None else found), []
+
+
+def _training(checkpoint_dir: str) -> tuple[list[Source], list[str]]:
+    """The training alone, for a .gguf, which brings no tokenizer that could be asked."""
+    base = _base_of(checkpoint_dir)
+    if not base:
+        raise UserError(f"{checkpoint_dir} has no run.json that names its base: the training's text is not known")
+    sources, notes = _of_model(base, checkpoint_dir)
+    return sources[:1], notes
+
+
+def _base_of(checkpoint_dir: str) -> str:
+    """The model that the last checkpoint says it was trained on; with it alone its template goes together."""
+    record = read_run(Path(split_commas(checkpoint_dir)[-1]).expanduser()) or {}
+    return str(record.get("base_model") or "")
 
 
 def _trained_with_own(model: ModelOptions, checkpoint: Path) -> tuple[list[Source], list[str]]:
