@@ -174,7 +174,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def results(folder: Path) -> dict[str, float]:
     found = json.loads((folder / "eval_results.json").read_text())
-    return {name: value for name, value in found.items() if "runtime" not in name}
+    return {name: value for name, value in found.items() if name != "eval_dataset" and "runtime" not in name}
 
 
 def assert_same(one: Path, two: Path, near: float = SAME) -> None:

@@ -17,6 +17,7 @@ from carellama.engine.transformers.load import load
 from carellama.errors import UserError
 from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.converter import NotConvertible
+from carellama.model.gguf.read import folder_of_gguf
 from carellama.model.gguf.write import lora_folder_of_gguf, lora_gguf_of
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
@@ -99,7 +100,7 @@ def test_an_adapter_file_is_taken_where_a_folder_is(base: Path, tmp_path: Path) 
     assert (Path(folder) / "adapter_config.json").is_file()
     assert with_named_folders({"own": str(file)}, model) == {"own": folder}
     with pytest.raises(UserError, match=r"\.gguf is an adapter: give it as --checkpoint_dir, and the model"):
-        check_model(ModelOptions(str(file)))
+        folder_of_gguf(file)
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
 from carellama.errors import UserError
 from carellama.files import print_status
 from carellama.hardware import free_memory_bytes
-from carellama.model.gguf.read import Header, read_header
+from carellama.model.gguf.read import Header, read_model_header
 from carellama.records import JSONObject
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class LlamaCppEngine:
         gpu_layers: int | None = None,
         threads: int | None = None,
     ) -> None:
-        header = read_header(path, VOCABULARY)
+        header = read_model_header(path, VOCABULARY)
         self.context_tokens = context_per_slot(header, context_tokens, parallel)
         self.parallel = parallel
         self.adapters = tuple(adapters or ())

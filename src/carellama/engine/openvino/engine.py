@@ -44,7 +44,7 @@ from carellama.engine.tokenizer import ARRAYS, Tokenizer, of_folder, of_gguf
 from carellama.engine.tools import resolve_tool_choice
 from carellama.errors import UserError, need
 from carellama.files import print_status
-from carellama.model.gguf.read import read_header
+from carellama.model.gguf.read import read_model_header
 from carellama.records import JSONObject
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def load(
     if path.is_dir():
         tokenizer, limit = of_folder(path, data.template), _context_of(path)
     else:
-        header = read_header(path, ARRAYS)
+        header = read_model_header(path, ARRAYS)
         if header.scales_positions:
             raise UserError(
                 f"{path.name} scales its positions (rope scaling, as Llama 3.1), which OpenVINO ignores in a .gguf: "

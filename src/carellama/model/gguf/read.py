@@ -89,16 +89,17 @@ def check_adapter_file(path: Path) -> None:
         raise UserError(f"{path} is no adapter but a whole model: give it as --model_name_or_path")
 
 
-def check_model_file(path: Path) -> None:
-    """Raise `UserError` for a GGUF file that is no model."""
-    kind = read_header(path).kind
-    if kind == "adapter":
+def read_model_header(path: Path, arrays: Collection[str] = ()) -> Header:
+    """Read the beginning of a model, as `read_header`. Raises `UserError` for a file that is something else, too."""
+    header = read_header(path, arrays)
+    if header.kind == "adapter":
         raise UserError(
             f"{path} is an adapter: give it as --checkpoint_dir, and the model that it was trained on as "
             "--model_name_or_path"
         )
-    if kind != "model":
-        raise UserError(f"{path} is no model (its general.type is {kind})")
+    if header.kind != "model":
+        raise UserError(f"{path} is no model (its general.type is {header.kind})")
+    return header
 
 
 def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
@@ -123,7 +124,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
 
 def _convert(path: Path, folder: Path) -> None:
     """Write the model folder of a .gguf."""
-    header = read_header(path)
+    header = read_model_header(path)
     needed, free = 2 * header.weights, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(

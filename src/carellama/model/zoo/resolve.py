@@ -23,7 +23,7 @@ from pathlib import Path
 from carellama.config.environment import model_home
 from carellama.errors import UserError, nearest
 from carellama.files import create_once, print_status
-from carellama.model.gguf.read import check_model_file, folder_of_gguf, is_gguf, is_model
+from carellama.model.gguf.read import folder_of_gguf, is_gguf, is_model
 
 CHUNK_BYTES = 1 << 20
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
@@ -88,7 +88,6 @@ def resolve(name: str, *, accept_licence: bool = False) -> Path | str:
     if path.is_file():
         if not is_gguf(path):
             raise UserError(f"{path} is not a GGUF file; give the folder that has the model's config.json")
-        check_model_file(path)
         return path
     if name in EMBEDDED:
         return fetch(name, accept_licence=accept_licence)
