@@ -23,6 +23,8 @@ from typing import Any, BinaryIO
 
 JSONObject = dict[str, Any]  # as carellama.records has it, which is not imported here
 READ_BYTES = 1 << 16
+# Where a processor has bfloat16, OpenVINO would compute in it: other answers than those that the export compared.
+PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
 BATCHED_TOKENS = 256  # prompt tokens of one step: requests that are being answered wait no longer than for these
 
 
@@ -61,7 +63,7 @@ class PipelineServer:
         scheduler.max_num_batched_tokens = BATCHED_TOKENS
         scheduler.dynamic_split_fuse = True
         scheduler.enable_prefix_caching = True
-        self.pipeline = genai.ContinuousBatchingPipeline(settings["model"], scheduler, "CPU", {})
+        self.pipeline = genai.ContinuousBatchingPipeline(settings["model"], scheduler, "CPU", PRECISION)
 
     def run(self) -> None:
         """Answer until the input ends."""
