@@ -163,6 +163,26 @@ def test_an_adapter_of_another_base_is_refused(tmp_path, other, said):
     assert str(folder) in str(refused.value)
 
 
+@pytest.mark.parametrize("half", ["lora_A", "lora_B", "lora_magnitude_vector"])
+def test_an_adapter_that_lacks_a_part_of_a_layer_is_refused(tmp_path, half):
+    """peft fills a missing lora_A with random numbers, and the export of that model equalled it."""
+    from safetensors.torch import load_file, save_file
+
+    path = trained(make_model(), tmp_path / "a", use_dora=True) / "adapter_model.safetensors"
+    weights = load_file(path)
+    lost = next(key for key in weights if half in key)
+    save_file({key: weight for key, weight in weights.items() if key != lost}, path)
+    with pytest.raises(UserError, match=f"its file lacks .*{half}"):
+        apply_adapters(make_model(), plan_adapters(base(tmp_path / "a")))
+
+
+def test_an_adapter_file_that_is_cut_short_is_refused(tmp_path):
+    path = trained(make_model(), tmp_path / "a") / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"adapter_model\.safetensors is damaged or cut short"):
+        apply_adapters(make_model(), plan_adapters(base(tmp_path / "a")))
+
+
 def test_broken_checkpoints_are_refused_in_one_line(tmp_path):
     folder = trained(make_model(), tmp_path / "a")
 

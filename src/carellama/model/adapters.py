@@ -287,6 +287,7 @@ def load_adapter(
     """Load the adapter of a folder under a name, after checking that it belongs to the model."""
     from peft import PeftModel
     from peft.utils import load_peft_weights
+    from safetensors import SafetensorError
 
     base = base_of(model)
     origin = read_adapter_config(folder).get("base_model_name_or_path") or "another model"
@@ -298,7 +299,10 @@ def load_adapter(
                 f"{folder} has its adapter pickled (adapter_model.bin), which can run code when read; "
                 "if you trust where it comes from give --allow_pickle true"
             )
-    weights = load_peft_weights(str(folder), device="cpu")
+    try:
+        weights = load_peft_weights(str(folder), device="cpu")
+    except SafetensorError as error:
+        raise UserError(f"{folder / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
     problem = _shape_mismatch_reason(base, weights)
     if not problem:
         try:
@@ -349,7 +353,8 @@ def _missing_weights_reason(model: PeftModel, name: str, weights: dict[str, torc
     weights = {key: weight for key, weight in weights.items() if ".lora_" in key or ".base_layer." not in key}
     places, layers = ({key.rpartition(".lora_")[0] or key for key in keys} for keys in (weights, taken))
     if places == layers:
-        return ""
+        here, asked = ({key.removesuffix(".weight") for key in keys} for keys in (weights, taken))
+        return f"its file lacks {sorted(asked - here)[0]}" if asked - here else ""
     if len(places) != len(layers):
         return f"it adapts {len(places)} layers, where this model has {len(layers)}"
     return f"it adapts {sorted(places - layers)[0]}, which is not here"
