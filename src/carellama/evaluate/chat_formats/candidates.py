@@ -10,7 +10,7 @@ from carellama.errors import UserError
 from carellama.package_data import package_text, parse_yaml
 from carellama.records import Message
 from carellama.templates.format import formats
-from carellama.templates.template import Template, get_template, is_token
+from carellama.templates.template import OWN, Template, get_template, is_token
 from carellama.templates.tokenize import GroupEncoder
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]  # a prompt, and the answer behind it with its end token
-
-OWN = "the tokenizer's own"
 
 
 @dataclass(frozen=True)
