@@ -14,12 +14,13 @@ from peft import LoraConfig, get_peft_model
 
 from carellama.evaluate.chat_formats import lora_check
 from carellama.evaluate.chat_formats.answer_scores import AnswerScore, answer_logprobs, score_answers
-from carellama.evaluate.chat_formats.candidates import OWN, Pair, candidates, load_answers
+from carellama.evaluate.chat_formats.candidates import Pair, candidates, load_answers
 from carellama.evaluate.chat_formats.check import check_formats, decide
 from carellama.evaluate.chat_formats.command import check
 from carellama.evaluate.chat_formats.lora_check import decide_lora
 from carellama.evaluate.chat_formats.lora_gradients import LoraGradients, lora_b_weights, untrained
 from carellama.evaluate.chat_formats.verdict import Score
+from carellama.templates.template import OWN
 from conftest import make_model, make_tokenizer
 
 
