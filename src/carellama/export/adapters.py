@@ -126,8 +126,8 @@ def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: Adap
 
 
 def _check_plain(folder: Path) -> None:
+    from carellama.model.adapter_json import read_adapter_json
     from carellama.model.adapter_plan import beyond_lora_reason
-    from carellama.model.load import read_adapter_json
 
     config = read_adapter_json(folder)
     kind = str(config.get("peft_type") or "LORA").upper()

@@ -20,6 +20,7 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted
 from carellama.export.quantised_base import better_base
+from carellama.model.finite import check_finite
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable, share_weights
 from carellama.model.zoo.pull import with_named_weights
@@ -119,6 +120,8 @@ def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTraine
     from carellama.model.adapters import merge_adapters
 
     network: PreTrainedModel = merge_adapters(source.network).to(getattr(torch, source.stored))
+    # the comparison sees only what its texts make use of; a buffer of one number may be a bound, and infinite
+    check_finite([*network.named_parameters(), *(one for one in network.named_buffers() if one[1].numel() > 1)])
     source.tokenizer.chat_template = source.template.jinja
     if source.kind == "reward":
         prepare_scoring(network, source.tokenizer, source.template)

@@ -18,7 +18,8 @@ from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import ModelOptions
 from carellama.config.run import RunOptions
 from carellama.errors import UserError
-from carellama.model.load import adapter_kind, full_checkpoint, read_adapter_json
+from carellama.model.adapter_json import read_adapter_json
+from carellama.model.load import adapter_kind, full_checkpoint
 from carellama.model.lora import PEFT_TYPES, TRAINED_ADAPTER
 from carellama.stages import STAGES, ModelKind
 from carellama.weights import ADAPTER, is_adapter

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.finetuning import FinetuningOptions
 from carellama.errors import UserError, nearest
+from carellama.model.adapter_json import usable_settings
 from carellama.model.adapter_plan import AdapterPlan, check_resumed, read_adapter_config
+from carellama.model.finite import check_finite
 from carellama.model.load import SCORE_HEAD
 from carellama.model.lora import (
     TRAINED_ADAPTER,
@@ -32,6 +34,7 @@ from carellama.model.lora import (
     quiet_peft,
     set_active_adapters,
 )
+from carellama.model.vocabulary import state_own_head, tying_configs
 
 if TYPE_CHECKING:
     import torch
@@ -219,24 +222,14 @@ def separate_tied_weights(model: PeftModel) -> None:
 
 
 def _settle_tied_weights(model: PreTrainedModel) -> None:
-    """Tie embedding and head again where they are equal; else have config.json say that they are two.
-
-    transformers 4 and others obey that entry, and would read one for both.
-    """
+    """Tie embedding and head again where they are equal; else have config.json say that they are two."""
     import torch
 
     entry, head = model.get_input_embeddings(), model.get_output_embeddings()
-    configs = [
-        one for one in (model.config, model.config.get_text_config()) if getattr(one, "tie_word_embeddings", False)
-    ]
     first, second = getattr(entry, "weight", None), getattr(head, "weight", None)
-    if not configs or first is None or second is None or first is second:
-        return
-    if torch.equal(first, second):
+    if tying_configs(model) and first is not None and second is not None and torch.equal(first, second):
         cast("torch.nn.Linear", head).weight = cast("torch.nn.Embedding", entry).weight
-        return
-    for config in configs:
-        config.tie_word_embeddings = False
+    state_own_head(model)
 
 
 def describe_trainable(model: torch.nn.Module) -> str:
@@ -303,17 +296,18 @@ def load_adapter(
         weights = load_peft_weights(str(folder), device="cpu")
     except SafetensorError as error:
         raise UserError(f"{folder / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
-    problem = _shape_mismatch_reason(base, weights)
+    check_finite(weights.items(), f"the adapter {folder}: ")
+    problem, bare = _shape_mismatch_reason(base, weights), base.device.type == "meta"  # a model without weights
     if not problem:
         try:
-            with quiet_peft():
+            with quiet_peft(), usable_settings(folder):
                 if isinstance(model, PeftModel):
-                    model.load_adapter(str(folder), name, is_trainable=trained)
+                    model.load_adapter(str(folder), name, is_trainable=trained, low_cpu_mem_usage=bare)
                     adapted = model
                 else:
                     config = peft_config(folder, base, weights)
                     adapted = PeftModel.from_pretrained(
-                        model, str(folder), adapter_name=name, is_trainable=trained, config=config
+                        model, str(folder), name, is_trainable=trained, config=config, low_cpu_mem_usage=bare
                     )
         except (RuntimeError, ValueError) as error:  # weights of other sizes, or no layer that it adapts
             problem = " ".join(str(error).split())[:200]

@@ -12,7 +12,6 @@ Adapters are put on by `carellama.model.adapters`.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Collection, Mapping
 from functools import lru_cache, partial
@@ -23,13 +22,14 @@ from carellama.config.environment import few_kernels
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, need
 from carellama.hardware import fastest_dtype
+from carellama.model.adapter_json import read_adapter_json
 from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_checkpoints
 from carellama.model.quiet import quiet_loading
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.sentencepiece_tokenizer import find_tokenizer
 from carellama.model.sharded import is_sharded, read_shards
-from carellama.model.vocabulary import grow
+from carellama.model.vocabulary import grow, state_own_head
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.fetch import check_whole
 from carellama.model.zoo.resolve import model_folder
@@ -110,15 +110,6 @@ def _chat_template(model: ModelOptions) -> str | None:
         if file.is_file():
             return file.read_text(encoding="utf-8")
     return None
-
-
-def read_adapter_json(folder: Path) -> dict[str, Any]:
-    """What the adapter_config.json of a folder says. `UserError` where it cannot be read."""
-    try:
-        settings = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {folder / ADAPTER}: {error}") from error
-    return settings if isinstance(settings, dict) else {}
 
 
 def adapter_kind(folder: Path) -> ModelKind:
@@ -213,6 +204,11 @@ def load_model(
     if kind == "reward":
         info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE_HEAD}.weight"]
     _check_all_weights_loaded(info, shown)
+    if state_own_head(network):
+        log.warning(
+            "%s: config.json says that embedding and head are one weight (tie_word_embeddings), and the files have two "
+            "that differ: the head of its own is used", shown,
+        )  # fmt: skip
     network.name_or_path = network.config.name_or_path = public_name(model)  # peft writes it into each adapter
     network.eval()
     return network

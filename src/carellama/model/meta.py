@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from carellama.config.model import ModelOptions
 from carellama.hardware import fastest_dtype
 from carellama.model import adapters, lora
+from carellama.model.adapter_json import usable_settings
 from carellama.model.adapter_plan import AdapterPlan
 from carellama.model.load import SCORE_HEAD, auto_class, load_config, public_name
 from carellama.model.lora import AnyModel
@@ -113,11 +114,11 @@ def _add(model: AnyModel, folder: Path, name: str) -> PeftModel:
     """Add an adapter of the sizes of a saved one."""
     from peft import PeftModel, get_peft_model
 
-    config = adapters.peft_config(folder, lora.base_of(model), {})
-    config.inference_mode = False
-    if hasattr(config, "init_lora_weights"):
-        config.init_lora_weights = True  # others are computed from the weights of the base
-    with lora.quiet_peft():
+    with lora.quiet_peft(), usable_settings(folder):
+        config = adapters.peft_config(folder, lora.base_of(model), {})
+        config.inference_mode = False
+        if hasattr(config, "init_lora_weights"):
+            config.init_lora_weights = True  # others are computed from the weights of the base
         if not isinstance(model, PeftModel):
             return cast("PeftModel", get_peft_model(model, config, adapter_name=name))
         model.add_adapter(name, config)

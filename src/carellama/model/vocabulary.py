@@ -19,7 +19,7 @@ from carellama.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,28 @@ def grow(network: PreTrainedModel, size: int) -> None:
     """Give the embedding and the head of a network rows for `size` tokens, if they have fewer."""
     if size > cast("torch.nn.Embedding", network.get_input_embeddings()).num_embeddings:
         network.resize_token_embeddings(size, mean_resizing=False)
+
+
+def tying_configs(network: PreTrainedModel) -> list[PreTrainedConfig]:
+    """The configurations of a model, its own and that of its text part, that say embedding and head are one weight."""
+    both = {id(one): one for one in (network.config, network.config.get_text_config())}
+    return [one for one in both.values() if getattr(one, "tie_word_embeddings", False)]
+
+
+def state_own_head(network: PreTrainedModel) -> bool:
+    """Have the configuration say so where embedding and head are two weights; return whether it said otherwise.
+
+    transformers 5 ties them only where a file does not have both, or has them equal. transformers 4, vLLM and
+    llama.cpp's converter obey the configuration, and would read another model.
+    """
+    entry, head = network.get_input_embeddings(), network.get_output_embeddings()
+    first, second = getattr(entry, "weight", None), getattr(head, "weight", None)
+    configs = tying_configs(network)
+    if not configs or first is None or second is None or first is second:
+        return False
+    for config in configs:
+        config.tie_word_embeddings = False
+    return True
 
 
 def begin(network: PreTrainedModel, added: Added) -> None:

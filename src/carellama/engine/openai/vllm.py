@@ -33,7 +33,7 @@ from carellama.engine.openai.upstreams import ServerInfo
 from carellama.errors import UserError, lookup
 from carellama.files import print_status
 from carellama.hardware import gpu_count
-from carellama.model.adapter_plan import beyond_lora_reason
+from carellama.model.adapter_plan import beyond_lora_reason, read_adapter_config
 from carellama.model.zoo.resolve import model_folder
 from carellama.templates.format import Format, formats, jinja_of
 
@@ -49,6 +49,7 @@ ALLOWED_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that --max-lora-rank
 LOG_TAIL_LINES = 15  # lines of the log that are shown
 POLL_SECONDS = 0.2  # seconds
 MAX_STARTS = 2  # how often it is started in all
+DEFAULT_RANK = 8  # of peft, where adapter_config.json has none
 UNSUPPORTED_ADAPTER_KEYS = ("use_dora", "modules_to_save", "trainable_token_indices")  # of adapters
 
 
@@ -305,12 +306,8 @@ def _lora(modules: Mapping[str, Path]) -> list[str]:
 
 def _rank(folder: Path) -> int:
     """The largest rank of an adapter. Raises `UserError` for a kind that vLLM does not serve."""
-    path = folder / "adapter_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        kind, rank = config["peft_type"], max([config["r"], *(config.get("rank_pattern") or {}).values()])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path} as an adapter's: {error}") from error
+    config = read_adapter_config(folder)
+    kind, rank = config["peft_type"], max([config.get("r", DEFAULT_RANK), *(config.get("rank_pattern") or {}).values()])
     why = [name for name in UNSUPPORTED_ADAPTER_KEYS if config.get(name)] if kind == "LORA" else [f"peft_type {kind}"]
     if why:
         raise UserError(f"{folder} has {why[0]}, which vLLM does not serve: merge it with carellama export")

@@ -18,11 +18,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, lookup
 from carellama.files import atomic_write, create_once, print_status
+from carellama.model.adapter_json import read_adapter_json
 from carellama.model.gguf.converter import (
     CONVERT_AS,
     CONVERT_MODEL,
@@ -45,8 +47,11 @@ from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key
 
+if TYPE_CHECKING:
+    import torch
+
 PHI3 = re.compile(r"(phi)3", re.IGNORECASE)
-MAKING = 6  # raised when the same folder becomes another .gguf: those of the cache are made again
+MAKING = 7  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
@@ -100,18 +105,19 @@ def lora_gguf_of(model: ModelOptions, adapter: Path) -> Path:
 
     Raises `NotConvertible` for adapters of other kinds and with rows of new tokens: they can be merged.
     """
-    from carellama.model.load import read_adapter_json
+    from carellama.model.adapters import load_adapter
+    from carellama.model.meta import meta_model
 
     adapter = adapter.expanduser()
     settings = read_adapter_json(adapter)
     if reason := _no_plain_lora(settings):
         raise NotConvertible(f"{adapter} {reason}: give it as --checkpoint_dir, which merges it")
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise UserError(f"{adapter} has an adapter_config.json but no adapter_model.safetensors")
     base = base_folder(model)
     target = model_home() / f"{adapter.name}-lora-{_key([adapter], 'lora', content_key(base / 'config.json'))}"
     with create_once(target) as making:
         if making:
+            bare = replace(model, checkpoint_dir=None, quantization_bit=None)
+            load_adapter(meta_model(bare, dtype="float32", attention=None), adapter, "checked")  # refuses half a file
             with _without_code(base, pickles=model.allow_pickle) as safe:
                 words = [str(safe), str(adapter), str(making / "adapter.gguf")]
                 run_converter(CONVERT_LORA, words, f"the adapter {adapter}")
@@ -239,7 +245,44 @@ def _convert(
             if known is None:
                 raise ConverterRefuses(advise(error, safe, what)) from error
             run_converter(CONVERT_AS + CONVERT_MODEL, [known, *words], what)
+        if "--vocab-only" not in flags:
+            _check_head(safe, target, what)
     return kind
+
+
+def _check_head(folder: Path, target: Path, what: str) -> None:
+    """Refuse a .gguf that lacks the output head of a folder: llama.cpp would take the embedding in its place.
+
+    The converter leaves a head out where config.json says that it is the embedding (or always, of Gemma), and does not
+    look at its numbers; transformers 5 does.
+    """
+    if "output.weight" in read_header(target).tensors:
+        return
+    import torch
+
+    head, entry = (_tensor_named(folder, name) for name in ("lm_head.weight", "embed_tokens.weight"))
+    if head is not None and entry is not None and not torch.equal(head, entry):
+        raise ConverterRefuses(
+            f"{what} has an output head of its own, which llama.cpp's converter leaves out: answers would differ; if "
+            "its config.json says tie_word_embeddings true, carellama export --to hf writes a folder that says false, "
+            "and that may be converted; else use --engine transformers"
+        )
+
+
+def _tensor_named(folder: Path, end: str) -> torch.Tensor | None:
+    """The tensor of a folder's safetensors whose name ends so: of several the shortest, which is of no inner layer."""
+    from safetensors import safe_open
+
+    places: dict[str, Path] = {}
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            places |= {name: file for name in opened.keys() if name.endswith(end)}  # noqa: SIM118
+    if not places:
+        return None
+    name = min(places, key=len)
+    with safe_open(places[name], "pt") as opened:
+        tensor: torch.Tensor = opened.get_tensor(name)
+        return tensor
 
 
 def _pre_tokenizers_beside(folder: Path) -> list[str]:

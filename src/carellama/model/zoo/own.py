@@ -7,7 +7,6 @@ It is used like any other name. Names and ids of the list stay what they are: no
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
 from carellama.errors import UserError, lookup
 from carellama.files import atomic_write
+from carellama.model.adapter_json import read_adapter_json
 from carellama.model.zoo.entries import entry_of, own_entries, released_entries
 from carellama.model.zoo.licences import near_licence, spdx_of
 from carellama.model.zoo.resolve import EMBEDDED
@@ -69,7 +69,7 @@ def describe(options: AddModelOptions) -> dict[str, Any]:
             raise UserError(f"--model {options.model}: there is no such folder, and it is no id of a hub (owner/name)")
         row |= {"kind": "adapter" if options.base else "model", "hub": options.model, "base": options.base}
     elif is_adapter(folder):
-        stated = json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        stated = read_adapter_json(folder).get("base_model_name_or_path")
         base = options.base or (read_run(folder) or {}).get("base_model") or stated
         if not base:
             raise UserError(f"{folder} does not say which base it belongs to: give --base")

@@ -249,14 +249,17 @@ def own_model_options(name: str, model: ModelOptions) -> ModelOptions:
 
 def _check_adapter(folder: Path, model: ModelOptions, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse an adapter without a score, and one that was trained with other tokens."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
     from transformers import AutoTokenizer
 
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise UserError(f"--reward_model {folder} has an adapter_config.json but no adapter_model.safetensors")
-    with safe_open(str(weights), "pt") as file:
-        keys: list[str] = file.keys()
+    try:
+        with safe_open(str(weights), "pt") as file:
+            keys: list[str] = file.keys()
+    except SafetensorError as error:
+        raise UserError(f"--reward_model: {weights} is damaged or cut short ({error})") from error
     scored = any(f".{SCORE_HEAD}." in key for key in keys)
     if not scored:
         raise UserError(f"--reward_model {folder} has no score head: it is not an adapter of --stage rm")
