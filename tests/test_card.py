@@ -70,7 +70,7 @@ def trained(tmp_path: Path, tiny_folder: Path) -> ModelOptions:
         "stage": "sft",
         "base_model": str(base),
         "settings": {
-            "data": {"template": "vicuna"},
+            "data": {"template": "vicuna", "val_size": 0.1},
             "model": {"rope_factor": 2.0},
             "finetuning": {"stage": "sft", "finetuning_type": "lora", "lora_rank": 8, "num_layer_trainable": 3},
             "training": {"learning_rate": 1e-4, "seed": 42, "num_train_epochs": 3.0, "max_steps": 40},
@@ -110,7 +110,7 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
     folder = write(tmp_path / "out", trained, tiny_tokenizer, results=[triage])
     english, chinese = ((folder / name).read_text(encoding="utf-8") for name in ("README.md", "README_zh.md"))
     facts = ("acme/tiny-llama", "llama3", "vicuna", "cmexam", "aa11", "bb22", "| lora_rank | 8 |", "1.5e+15", "f00",
-             "| eval | loss | 2.3 | 2.2 – 2.4 | 80 |", "| test.jsonl | missed | 0.05 | 0.017 – 0.137 | 60 | model |",
+             "| 2.3 | 2.2 – 2.4 | 80 |", "| 0.05 | 0.017 – 0.137 | 60 | model |",
              "0.012 / 0.21", "95.30% (2000)", "30 / 32", "| 3 / 100 | 4 → 5 / 40 | 2 → 2 / 60 |",
              "Q4_K × 10, Q5_0 × 4, Q6_K × 1")  # fmt: skip
     for fact in facts:
@@ -124,6 +124,9 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
         "it missed 4 of 40 emergencies",
         "90 min",
         "licence of the data own is not known",
+        "| eval | loss |",
+        "| test.jsonl | emergencies missed |",
+        "| val_size | 0.1 |",
     ):
         assert said in english, said
     for said in (
@@ -133,6 +136,8 @@ def test_the_card_has_what_is_known_in_both_languages(trained, triage, tiny_toke
         "40 个急症分诊病例中它漏判了 4 个",
         "90 分钟",
         "数据集 own 的许可证未知",
+        "| eval | 损失 |",
+        "| test.jsonl | 漏判急症 |",
         "中文和英文的一般健康信息",
     ):
         assert said in chinese, said
@@ -169,10 +174,21 @@ def test_the_head_is_what_the_hub_takes_with_results(trained, triage, tiny_token
     for name in ("README.md", "README_zh.md"):
         data = ModelCard.load(folder / name).data
         assert (data.license, data.base_model, data.base_model_relation) == ("llama3", "acme/tiny-llama", "finetune")
-        assert data.language == ["zh", "en"] and data.datasets == ["cmexam", "own"]
+        assert data.language == ["zh", "en"] and data.datasets is None
         found = {(one.dataset_name, one.metric_type): one for one in data.eval_results}
         assert found["eval", "loss"].metric_value == 2.3
         assert found["test.jsonl", "missed"].metric_name == "missed, 95% interval 0.017 to 0.137, n 60"
+
+
+def test_the_head_names_datasets_of_the_hub_alone(trained, tiny_tokenizer, tmp_path) -> None:
+    """`datasets: - own` is a page of somebody else on the hub, or none."""
+    path = tmp_path / "output" / "run.json"
+    record = json.loads(path.read_text())
+    record["data"][0]["hub"] = "acme/cmexam"
+    path.write_text(json.dumps(record))
+    folder = write(tmp_path / "out", trained, tiny_tokenizer)
+    assert ModelCard.load(folder / "README.md").data.datasets == ["acme/cmexam"]
+    assert "| own | bb22 |" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 def test_files_that_transformers_does_not_load_name_no_library(trained, tiny_tokenizer, tmp_path) -> None:

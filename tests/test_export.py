@@ -191,7 +191,7 @@ def test_the_front_matter_is_what_the_hub_reads(tmp_path, adapter):
         "license": "apache-2.0",
         "base_model": "acme/tiny-llama",
         "base_model_relation": "finetune",
-        "datasets": ["consult_zh", "my", "acme/medical"],
+        "datasets": ["acme/medical"],
         "language": ["zh", "en"],
         "pipeline_tag": "text-generation",
         "library_name": "transformers",

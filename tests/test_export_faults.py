@@ -166,7 +166,7 @@ def test_each_form_has_its_command_and_its_room_on_the_disk() -> None:
         weights=10**9, stored="float32", kind="causal", network=SimpleNamespace(config=config)
     )
     forms = ("hf", "hf,openvino", "hf,lora-gguf", "hf,gptq", "hf,gguf")
-    needed = [command._bytes_needed(source, ExportOptions("out", to=one)) / 10**9 for one in forms]
+    needed = [sum(command._bytes_needed(source, ExportOptions("out", to=one))) / 10**9 for one in forms]
     assert [round(one - needed[0], 2) for one in needed] == [0, 4, 2, 0.65, 4.7]  # a .gguf and what it is made from
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from carellama.config.engine import EngineOptions
 from carellama.config.model import ModelOptions
 from carellama.engine import load as choose
 from carellama.errors import UserError
-from carellama.model.paths import check_model, check_reward_model, filled_folder
+from carellama.model.paths import check_model, check_output, check_reward_model, check_space, filled_folder
 
 
 def test_folders_that_are_not_there(tmp_path) -> None:
@@ -66,3 +67,53 @@ def test_what_a_killed_run_left_is_named(tmp_path: Path, capsys: pytest.CaptureF
     assert (tmp_path / "out[1]" / "config.json").is_file() and left.is_dir()
     said = capsys.readouterr()
     assert str(left) in said.err + said.out and "delete it" in said.err + said.out
+
+
+def test_of_a_link_the_folder_behind_it_is_replaced(tmp_path: Path) -> None:
+    """The link became a folder, and the real one kept the older model."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "config.json").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "new").symlink_to(tmp_path / "later")  # of a folder that is not there yet
+    for name, behind in (("link", "real"), ("new", "later")):
+        check_output(tmp_path / name, (), overwrite=True)
+        with filled_folder(tmp_path / name) as made:
+            (made / "config.json").write_text("new")
+        assert (tmp_path / name).is_symlink() and (tmp_path / behind / "config.json").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["later", "link", "new", "real"]
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    with pytest.raises(UserError, match="a link that leads to itself"):
+        check_output(tmp_path / "round", (), overwrite=True)
+
+
+def test_what_is_read_is_not_replaced_through_links(tmp_path: Path) -> None:
+    """A folder of links to the weights of an older export lost them when that was replaced."""
+    out, model = tmp_path / "out", tmp_path / "model"
+    for folder in (out, model, out / "inner"):
+        folder.mkdir()
+    (out / "config.json").write_text("{}")
+    (model / "config.json").symlink_to(out / "config.json")
+    (tmp_path / "link").symlink_to(out)
+    for target, source in ((out, model), (tmp_path / "link", out), (out, tmp_path / "link" / "inner"), (out, out)):
+        with pytest.raises(UserError, match="which is read"):
+            check_output(target, [source], overwrite=True)
+    (model / "out").mkdir()
+    (model / "out" / "config.json").write_text("{}")
+    (model / "config.json").unlink()
+    check_output(model / "out", [model], overwrite=True)  # within it, which takes nothing of the model
+
+
+def test_the_room_is_looked_for_on_the_disk_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "big" / "disk").mkdir(parents=True)
+    (tmp_path / "out").symlink_to(tmp_path / "big" / "disk")
+    asked: list[Path] = []
+    usage = shutil.disk_usage(tmp_path)
+
+    def disk_usage(path: Path) -> object:
+        asked.append(path)
+        return usage._replace(free=10)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    with pytest.raises(UserError, match=r"the export takes 1\.00 GB"):
+        check_space(tmp_path / "out", 1_000_000_000, "the export takes")
+    assert asked == [tmp_path / "big"]

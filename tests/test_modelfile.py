@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from carellama.config.commands import ExportOptions
+from carellama.config.model import ModelOptions
 from carellama.errors import UserError
+from carellama.export.merge import load
 from carellama.export.modelfile import go_chat, write_modelfile
+from carellama.export.targets import ExportContext, _modelfile
 from carellama.records import Message
 from carellama.templates.format import formats
 from carellama.templates.template import Template, get_template
@@ -219,3 +223,12 @@ def test_a_system_message_needs_a_place(tmp_path: Path) -> None:
     write_modelfile(tmp_path / "Modelfile", "model.gguf", template)
     assert ".System" not in (tmp_path / "Modelfile").read_text()
     assert "no system message" in (tmp_path / "Modelfile").read_text()
+
+
+def test_no_more_context_than_the_model_has_positions(tiny_folder: Path, tmp_path: Path) -> None:
+    """A model of 512 positions got num_ctx 2048."""
+    source = load(ModelOptions(str(tiny_folder)), None)
+    for asked, said in ((2048, 512), (300, 300)):
+        options = ExportOptions("out", to="ollama", context_tokens=asked)
+        _modelfile(ExportContext(options, source, tmp_path, tmp_path, "x"), tmp_path / "Modelfile", "x.gguf")
+        assert f"PARAMETER num_ctx {said}\n" in (tmp_path / "Modelfile").read_text(encoding="utf-8")

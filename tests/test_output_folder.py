@@ -15,7 +15,7 @@ from carellama.errors import UserError
 from carellama.run_record import read_run
 from carellama.train import run as runs
 from carellama.train.options import run_options
-from carellama.train.output_folder import LOCK, checkpoints_of, locked, remove_previous_run
+from carellama.train.output_folder import LOCK, check_sources, checkpoints_of, locked, remove_previous_run
 
 HOLD = """
 import sys
@@ -184,3 +184,34 @@ def test_a_file_is_no_output_folder(tmp_path: Path, tiny_folder: Path, below: bo
     file.touch()
     with pytest.raises(UserError, match=r"--output_dir .* (is a file|cannot be made)"):
         train(tmp_path, tiny_folder, output_dir=file / "x" if below else file)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "inner", "links", "data"])
+def test_what_the_run_reads_is_not_removed(kind: str, tmp_path: Path, tiny_folder: Path) -> None:
+    """A model deep in a checkpoint, links to an older run's weights and its predictions as data went with that run."""
+    out, model = tmp_path / "out", tmp_path / "model"
+    inner = out / "checkpoint-1" / "export"
+    for folder in (inner, model):
+        folder.mkdir(parents=True)
+    (out / "model.safetensors").write_text("old")
+    (model / "model.safetensors").symlink_to(out / "model.safetensors")
+    (out / "generated_predictions.jsonl").write_text("{}")
+    given: dict[str, Any] = {
+        "checkpoint": {"checkpoint_dir": out / "checkpoint-1"}, "inner": {"model_name_or_path": inner},
+        "links": {"model_name_or_path": model}, "data": {"dataset": out / "generated_predictions.jsonl"},
+    }[kind]  # fmt: skip
+    options = run_options(flags(tmp_path, tiny_folder, do_train=True, overwrite_output_dir=True, **given))
+    with pytest.raises(UserError, match=r"which this run reads and would write over"):
+        check_sources(out, options)
+
+
+def test_an_evaluation_may_lie_beside_its_model_but_not_on_its_data(tmp_path: Path, tiny_folder: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "predict_results.json").write_text("{}")
+    given = {"do_predict": True, "predict_with_generate": True, "max_steps": None}
+    beside = flags(tmp_path, tiny_folder, output_dir=tiny_folder, **given)
+    check_sources(tiny_folder, run_options(beside))
+    on_data = flags(tmp_path, tiny_folder, dataset=out / "predict_results.json", **given)
+    with pytest.raises(UserError, match="would write over"):
+        check_sources(out, run_options(on_data))

@@ -132,7 +132,7 @@ def test_a_training_does_not_write_over_what_it_reads(tmp_path: Path, tiny_folde
         ({"output_dir": earlier, "checkpoint_dir": earlier}, "--checkpoint_dir"),
         ({"output_dir": earlier, "checkpoint_dir": earlier / "checkpoint-1"}, "--checkpoint_dir"),
     ):
-        with pytest.raises(UserError, match=f"holds {named} .*, which this training reads"):
+        with pytest.raises(UserError, match=f"holds {named} .*, which this run reads"):
             runs.run(config_of(tmp_path, base, **given, overwrite_output_dir=overwrite))
     assert (names_in(base), names_in(earlier)) == kept
 

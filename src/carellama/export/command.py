@@ -102,13 +102,18 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             f"--to {','.join(refused)}: this is a reward model, which gives scores and no answers; "
             "these programs read models that answer: leave --to at hf"
         )
-    check_space(output, needed := _bytes_needed(source, options))
+    written, compared = _bytes_needed(source, options)
+    check_space(
+        output,
+        written + compared,
+        f"the export takes (with {compared / 1e9:.2f} GB for its comparison, while it is made)",
+    )
     try:
         with filled_folder(output) as made:
             scratch = made.parent / "scratch"
             scratch.mkdir()
-            if needed > QUICK_BYTES:
-                print_status(f"writing {needed / 1e9:.1f} GB to {output}")
+            if written > QUICK_BYTES:
+                print_status(f"writing up to {written / 1e9:.1f} GB to {output}")
             context = ExportContext(options, source, made, scratch, output.resolve().name)
             if source.note:
                 context.notes.append(source.note)
@@ -239,8 +244,8 @@ def _compare(form: Form, trained: Trained | TrainedScores, context: ExportContex
     return compare(trained, reading, place, form=form.name, file=form.file, tensor_types=form.tensor_types)
 
 
-def _bytes_needed(source: Source, options: ExportOptions) -> int:
-    """The disk space that the export takes at most while it is made."""
+def _bytes_needed(source: Source, options: ExportOptions) -> tuple[int, int]:
+    """The disk space that the forms take at most while they are made, and that of the comparison beside them."""
     import torch
 
     folder = source.weights * getattr(torch, source.stored).itemsize * 1.02 + (64 << 20)
@@ -251,4 +256,4 @@ def _bytes_needed(source: Source, options: ExportOptions) -> int:
     files += source.weights * sum(BYTES[kind] for target, kind in BESIDE.items() if target in options.targets)
     rows = 0 if source.kind == "reward" else source.network.config.get_text_config().vocab_size
     logits = 2 * 2100 * rows * 4  # before and after
-    return int(folder + files + logits)
+    return int(folder + files), int(logits)

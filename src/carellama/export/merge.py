@@ -51,6 +51,7 @@ class Source:
     stored: str  # precision of the weights that are written
     weights: int  # of the base
     experts: bool = False  # whether it is a mixture of experts
+    positions: int | None = None  # that it knows; None: no limit is stated
     note: str | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
 
     @property
@@ -106,7 +107,8 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
         adapted = merge_weighted(base, [*plan.merged, *plan.unmerged], merge, allow_pickle=model.allow_pickle)
     config = base.config.get_text_config()
     experts = any((getattr(config, name, None) or 0) > 1 for name in EXPERTS)
-    return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters(), experts, note)
+    positions = getattr(config, "max_position_embeddings", None)
+    return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters(), experts, positions, note)
 
 
 def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTrainedModel:

@@ -161,8 +161,9 @@ def _ollama(context: ExportContext) -> list[Form]:
 def _modelfile(context: ExportContext, target: Path, gguf_name: str) -> None:
     from carellama.export.modelfile import write_modelfile
 
-    options = context.options
-    write_modelfile(target, gguf_name, context.source.template, system=options.system, num_ctx=options.context_tokens)
+    options, source = context.options, context.source
+    num_ctx = min(options.context_tokens, source.positions or options.context_tokens)
+    write_modelfile(target, gguf_name, source.template, system=options.system, num_ctx=num_ctx)
 
 
 def _web(context: ExportContext) -> list[Form]:

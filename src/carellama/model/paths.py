@@ -70,13 +70,17 @@ def check_reward_model(name: str) -> None:
 
 def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None:
     """Refuse to write over anything but, if asked to, an older model that nothing here is read from."""
+    try:
+        target = folder.resolve()  # what a link leads to is replaced, and the link stays
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"--output_dir {folder} is a link that leads to itself: give another folder") from error
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file")
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    parent = next(parent for parent in target.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         reason = "cannot be written to" if parent.is_dir() else "is a file"
         raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
-    if folder.exists() and (folder.samefile(Path.cwd()) or folder.is_mount()):
+    if folder.exists() and (folder.samefile(Path.cwd()) or target.is_mount()):
         raise UserError(
             f"--output_dir {folder} is the current folder or a mounted disk, in whose place no finished folder can be "
             f"put: name a folder in it, as {folder / 'output_export'}"
@@ -87,10 +91,8 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
         raise UserError(
             f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
         )
-    target = folder.resolve()
     for source in read:
-        path = source.expanduser().resolve()
-        if path.exists() and (path == target or target in path.parents):
+        if any(path == target or target in path.parents for path in places_of(source)):
             raise UserError(f"--output_dir {folder} holds {source}, which is read: give another folder")
     if not any((folder / name).is_file() for name in ("config.json", "parity.json")):
         raise UserError(
@@ -98,12 +100,21 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
         )
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Refuse when the disk has less room than a model of so many bytes takes."""
-    free = shutil.disk_usage(next(parent for parent in folder.absolute().parents if parent.exists())).free
+def places_of(source: Path) -> list[Path]:
+    """Where a file or folder really lies, and the files that links in it lead to; nothing where it is not there."""
+    path = source.expanduser()
+    if not path.exists():
+        return []
+    links = [one for one in path.iterdir() if one.is_symlink() and one.exists()] if path.is_dir() else []
+    return [one.resolve() for one in (path, *links)]
+
+
+def check_space(folder: Path, needed: int, what: str = "the model takes") -> None:
+    """Refuse when the disk has less room than so many bytes, which is `what`."""
+    free = shutil.disk_usage(next(parent for parent in folder.resolve().parents if parent.exists())).free
     if free < needed:
         raise UserError(
-            f"the model takes {needed / 1e9:.2f} GB, and the disk of {folder} has {free / 1e9:.2f} GB free: "
+            f"{what} {needed / 1e9:.2f} GB, and the disk of {folder} has {free / 1e9:.2f} GB free: "
             "make room there, or write to another disk"
         )
 
@@ -112,8 +123,10 @@ def check_space(folder: Path, needed: int) -> None:
 def filled_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder, which gets this name when the block ends well, in place of an older one.
 
-    What a killed process left is named, not deleted: another one may still be writing there.
+    Of a link the folder that it leads to is replaced. What a killed process left is named, not deleted: another one may
+    still be writing there.
     """
+    folder = folder.resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{glob.escape(folder.name)}.making-*"):
         print_status(f"{left} is of a run that writes now or was killed: delete it if none is running")

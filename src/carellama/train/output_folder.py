@@ -22,6 +22,7 @@ from typing import TextIO
 
 from carellama.config.run import RunOptions
 from carellama.errors import UserError
+from carellama.model.paths import places_of
 from carellama.run_record import CHECKPOINT_NAME, RUN_FILE, read_run
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ def check_output_folder(output: Path, options: RunOptions) -> str | None:
     A finished run, or files that are not ours, are not touched unless --overwrite_output_dir is given; an unfinished
     run of ours is resumed. Raises `UserError` for what cannot be, and for options that contradict each other.
     """
-    _check_sources(output, options)
     asked = str(options.training.resume_from_checkpoint or "")
     overwrite = options.own.overwrite_output_dir
     if asked.lower() == "true" and overwrite:
@@ -131,21 +131,31 @@ def _refuse_foreign(output: Path) -> None:
         )
 
 
-def _check_sources(output: Path, options: RunOptions) -> None:
-    """Raise `UserError` for an output folder that holds what the training reads: it would be replaced."""
-    reads = {"model_name_or_path": [options.model.model_name_or_path], "checkpoint_dir": options.model.checkpoints,
-             "reward_model": (options.reward.reward_model or "").split(","),
-             "judge_model_name_or_path": [options.grpo.judge_model_name_or_path or ""]}  # fmt: skip
+def check_sources(output: Path, options: RunOptions) -> None:
+    """Raise `UserError` for an output folder that holds what the run reads, and would replace."""
+    data = options.data
+    reads = {"dataset": data.datasets, "eval_dataset": data.eval_datasets}
+    if options.training.do_train:  # an evaluation may write its results beside the model
+        reads |= {"model_name_or_path": [options.model.model_name_or_path], "checkpoint_dir": options.model.checkpoints,
+                  "reward_model": (options.reward.reward_model or "").split(","),
+                  "judge_model_name_or_path": [options.grpo.judge_model_name_or_path or ""]}  # fmt: skip
     target = output.expanduser().resolve()
     for option, names in reads.items():
         for name in filter(None, names):
-            path = Path(name).expanduser()
-            resolved = path.resolve()
-            inside = resolved.parent == target and resolved.name.startswith("checkpoint-")
-            if path.exists() and (resolved == target or inside):
+            if any(path == target or _is_removed(path, target) for path in places_of(Path(name))):
                 raise UserError(
-                    f"--output_dir {output} holds --{option} {name}, which this training reads: give another folder"
+                    f"--output_dir {output} holds --{option} {name}, which this run reads and would write over: give "
+                    "another folder"
                 )
+
+
+def _is_removed(path: Path, output: Path) -> bool:
+    """Whether `remove_previous_run` would take a file or folder away, or a new run write over it."""
+    if output not in path.parents:
+        return False
+    first = path.relative_to(output).parts[0]
+    inner = path.parent == output and any(path.match(name) for name in (*ACCOUNTS, *TRAINED))
+    return inner or first.startswith("checkpoint-") or first == STAGING
 
 
 def _is_trained(output: Path) -> bool:

@@ -159,9 +159,10 @@ def _run(options: RunOptions, output: Path, *, summary: bool) -> JSONObject:
 
 def _resumed_from(output: Path, options: RunOptions) -> str | None:
     """The checkpoint that a training goes on from; None: it begins at step 0, or nothing is trained."""
-    from carellama.train.output_folder import check_output_folder
+    from carellama.train.output_folder import check_output_folder, check_sources
     from carellama.train.resume import check_changes
 
+    check_sources(output, options)
     checkpoint = check_output_folder(output, options) if options.training.do_train else None
     if checkpoint:
         check_resume(options, checkpoint)

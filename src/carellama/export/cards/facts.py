@@ -25,7 +25,15 @@ from carellama.stages import ModelKind
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SHOWN_SETTINGS = {
     "model": ("quantization_bit", "rope_scaling", "rope_factor", "dtype"),
-    "data": ("template", "system_prompt", "cutoff_len", "max_source_length", "max_target_length", "packing"),
+    "data": (
+        "template",
+        "system_prompt",
+        "cutoff_len",
+        "max_source_length",
+        "max_target_length",
+        "packing",
+        "val_size",
+    ),
     "finetuning": (
         *("stage", "finetuning_type", "lora_rank", "lora_alpha", "lora_dropout", "lora_target"),
         *("peft_type", "use_rslora", "use_dora", "pissa_init", "loraplus_lr_ratio", "add_tokens"),
@@ -56,6 +64,7 @@ class DataFact:
     """One dataset of a training."""
 
     name: str
+    hub: str | None  # id of the hub; None: files of one's own
     languages: tuple[str, ...]
     licence: str | None
     digest: str | None  # SHA-1 of its files
@@ -232,6 +241,7 @@ def _data(entry: JSONObject) -> DataFact:
     plain = {key: value for key, value in entry.items() if _plain(value) and key not in own}
     return DataFact(
         name=str(hub or Path(name).stem),
+        hub=str(hub) if hub else None,
         languages=tuple(entry.get("languages") or ()),
         licence=str(entry["licence"]) if entry.get("licence") else _catalogued(name, hub),
         digest=entry.get("sha1") or entry.get("digest"),  # its older name

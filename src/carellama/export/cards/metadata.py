@@ -23,7 +23,7 @@ def head(facts: CardFacts) -> dict[str, object]:
         **hub_licence(base.licence),
         "base_model": base.hub,
         "base_model_relation": facts.relation if base.hub else None,
-        "datasets": list(dict.fromkeys(one.name for one in facts.data if one.name)),
+        "datasets": list(dict.fromkeys(one.hub for one in facts.data if one.hub)),
         "language": facts.languages,
         "pipeline_tag": "text-classification" if reward else "text-generation",
         "library_name": _library(facts),

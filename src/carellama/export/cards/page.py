@@ -150,7 +150,7 @@ def _evaluation(results: Sequence[Result], words: dict[str, Any]) -> list[str]:
     header = [*(words[key] for key in ("test", "metric", "value", "interval", "cases")), *([words["judge"]] * judged)]
     rows = [
         [
-            one.test, one.metric, one.value,
+            one.test, words["metrics"].get(one.metric, one.metric), one.value,
             "" if one.low is None or one.high is None else f"{one.low:.4g} – {one.high:.4g}",
             "" if one.n is None else one.n,
             *([one.judge] * judged),
