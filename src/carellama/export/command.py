@@ -106,7 +106,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     check_space(
         output,
         written + compared,
-        f"the export takes (with {compared / 1e9:.2f} GB for its comparison, while it is made)",
+        f"the export with its comparison ({compared / 1e9:.2f} GB) takes",
     )
     try:
         with filled_folder(output) as made:
