@@ -20,7 +20,7 @@ from carellama.evaluate.chat_formats.command import check
 from carellama.evaluate.chat_formats.lora_check import decide_lora
 from carellama.evaluate.chat_formats.lora_gradients import LoraGradients, lora_b_weights, untrained
 from carellama.evaluate.chat_formats.verdict import Score
-from carellama.templates.template import OWN
+from carellama.templates.format import OWN
 from conftest import make_model, make_tokenizer
 
 

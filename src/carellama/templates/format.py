@@ -19,6 +19,7 @@ from carellama.errors import UserError, lookup
 from carellama.package_data import package_folder, parse_yaml
 
 DEFAULT = "default"  # the format of a model that brings none
+OWN = "the tokenizer's own"  # name of the format that a tokenizer brings
 FILLED = ("input", "references", "context")  # what whoever renders a format may give it besides messages
 _PLACES = re.compile(r"(\{(?:bos|eos|i|" + "|".join(FILLED) + r")\})")
 

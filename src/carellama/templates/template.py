@@ -30,7 +30,7 @@ import jinja2
 
 from carellama.errors import UserError
 from carellama.records import JSONObject, Message, Tool
-from carellama.templates.format import DEFAULT, format_for, jinja_of
+from carellama.templates.format import DEFAULT, OWN, format_for, jinja_of
 from carellama.templates.jinja import (
     as_functions,
     as_rows,
@@ -49,7 +49,6 @@ from carellama.text import THOUGHT, opens_reasoning, split_reasoning
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-OWN = "the tokenizer's own"  # name of the template that a tokenizer brings
 ASKED = (Message("user", "x"),)
 LEARNED = (*ASKED, Message("assistant", "x"))
 Key = tuple[object, ...]  # what a skeleton depends on

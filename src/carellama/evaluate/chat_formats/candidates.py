@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from carellama.errors import UserError
 from carellama.package_data import package_text, parse_yaml
 from carellama.records import Message
-from carellama.templates.format import formats
-from carellama.templates.template import OWN, Template, get_template, is_token
+from carellama.templates.format import OWN, formats
+from carellama.templates.template import Template, get_template, is_token
 from carellama.templates.tokenize import GroupEncoder
 
 if TYPE_CHECKING:

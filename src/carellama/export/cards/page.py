@@ -15,7 +15,7 @@ from carellama.export.cards.facts import CardFacts, DataFact, Training
 from carellama.export.cards.results import Result, without_folders
 from carellama.export.parity.table import GREEDY_TOKENS, ParityRow, ParityTable
 from carellama.package_data import package_yaml
-from carellama.templates.template import OWN
+from carellama.templates.format import OWN
 
 WORDS = "export/cards/words.yaml"
 

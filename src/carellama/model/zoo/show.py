@@ -20,6 +20,7 @@ from carellama.errors import UserError, nearest
 from carellama.model.zoo.entries import ModelEntry, count_of, find_entry, load_entries
 from carellama.model.zoo.field import field_lines, load_field
 from carellama.model.zoo.licences import clash, licences, spdx_of
+from carellama.templates.format import OWN
 
 COLUMNS = ("name", "kind", "size", "languages", "licence", "base")
 FILTERS = ("language", "kind", "licence", "size", "search")  # options of list
@@ -209,7 +210,7 @@ def _facts(entry: ModelEntry) -> dict[str, str]:
         "base": entry.base,
         "fingerprint": digests or ("not known" if entry.base or on_hub else ""),
         "method": entry.method,
-        "template": entry.template or ("the tokenizer's own" if on_hub else ""),
+        "template": entry.template or OWN * on_hub,
         "reasoning": " ... ".join(entry.reasoning),
         "sampling": ", ".join(f"{name} {value:g}" for name, value in entry.sampling.items()),
         "sizes": ", ".join(entry.sizes),
