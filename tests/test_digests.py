@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -43,6 +44,42 @@ def test_changed_missing_and_added_files_are_named(folder: Path) -> None:
     assert "missing" in faults[0] and "not in SHA256SUMS" in faults[1] and "changed" in faults[2]
 
 
+def test_what_is_no_file_is_named(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Links to folders, links to nothing and pipes were passed over, and the folder was called as it was written."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "code.py").touch()
+    (folder / "web/linked").symlink_to(elsewhere)
+    (folder / "dangling").symlink_to("nowhere")
+    (folder / "circle").symlink_to("circle")
+    os.mkfifo(folder / "web/pipe")
+    assert check_digests(folder) == [
+        "circle: a link to what is not there (circle), so nobody can vouch for it",
+        "dangling: a link to what is not there (nowhere), so nobody can vouch for it",
+        f"web/linked: a link to a folder ({elsewhere}), so nobody can vouch for it",
+        "web/pipe: no file (a pipe, a socket or a device), so nobody can vouch for it",
+    ]
+    (folder / DIGESTS).unlink()
+    os.mkfifo(folder / DIGESTS)
+    with pytest.raises(UserError, match="SHA256SUMS is no file"):  # it was waited for without end
+        check_digests(folder)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_files(tmp_path: Path) -> None:
+    """There all files are links to blobs; they are compared by what they lead to."""
+    blob, snapshot = tmp_path / "blobs/0123", tmp_path / "snapshots/abc"
+    for path in (blob.parent, snapshot / "sub"):
+        path.mkdir(parents=True)
+    blob.write_bytes(b"weights")
+    for name in ("model.safetensors", "sub/model.safetensors"):
+        (snapshot / name).symlink_to(blob)
+    write_digests(snapshot)
+    assert len(read_digests(snapshot)) == 2 and check_digests(snapshot) == []
+    blob.write_bytes(b"others")
+    assert ["changed or damaged" in fault for fault in check_digests(snapshot)] == [True, True]
+    blob.unlink()
+    assert ["a link to what is not there" in fault for fault in check_digests(snapshot)] == [True, True]
+
+
 def test_what_a_hub_puts_beside_the_files_is_no_fault(folder: Path) -> None:
     (folder / ".cache/huggingface").mkdir(parents=True)
     (folder / ".cache/huggingface/x.lock").touch()
@@ -58,6 +95,7 @@ def test_what_a_hub_puts_beside_the_files_is_no_fault(folder: Path) -> None:
         ("0123  a\n", r"SHA256SUMS:1: no line of sha256sum"),
         (f"{'a' * 64}  config.json\n{'a' * 64}  ../outside\n", r"SHA256SUMS:2: \.\./outside leads out"),
         (f"{'a' * 64}  /etc/passwd\n", "leads out"),
+        (f"{'a' * 64}  x\n{'b' * 64}  ./x\n", "SHA256SUMS:2: x has another digest in an earlier line"),
     ],
 )
 def test_a_file_that_is_no_list_of_digests_is_refused(folder: Path, text: str, said: str) -> None:

@@ -17,10 +17,9 @@ from typing import Any
 from carellama.config.commands import VerifyModelOptions
 from carellama.config.environment import model_home
 from carellama.config.reader import parse_options
-from carellama.download.http import sha256_of
 from carellama.errors import UserError
 from carellama.files import print_status
-from carellama.model.digests import DIGESTS, SIGNATURE, check_digests, read_digests
+from carellama.model.digests import DIGESTS, SIGNATURE, check_digests, compare_digest, read_digests
 from carellama.model.zoo.entries import ModelEntry
 from carellama.model.zoo.fetch import modelscope_folder
 from carellama.model.zoo.pull_command import record_file
@@ -107,9 +106,8 @@ def _verify_embedded(entry: ModelEntry) -> tuple[list[str], str]:
     path = model_home() / entry.name / model.gguf
     if not path.is_file():
         raise UserError(f"{entry.name} was not fetched yet: carellama models pull {entry.name}")
-    digest = sha256_of(path)
-    wrong = f"{path}: changed or damaged: its SHA-256 is {digest} instead of {model.sha256}"
-    return ([] if digest == model.sha256 else [wrong]), f"{model.gguf} has the SHA-256 that this program knows"
+    fault = compare_digest(path, model.sha256)
+    return [f"{path}: {fault}"] * bool(fault), f"{model.gguf} has the SHA-256 that this program knows"
 
 
 def _verify_record(path: Path) -> tuple[list[str], str]:
@@ -123,6 +121,6 @@ def _verify_record(path: Path) -> tuple[list[str], str]:
     for name, expected in files.items():
         if not (folder / name).is_file():
             faults.append(f"{folder / name}: missing")
-        elif (digest := sha256_of(folder / name)) != expected:
-            faults.append(f"{folder / name}: changed or damaged: its SHA-256 is {digest} instead of {expected}")
+        elif fault := compare_digest(folder / name, expected):
+            faults.append(f"{folder / name}: {fault}")
     return faults, f"{len(files)} files of {record['repo']} at {record['commit']} are as they were fetched"
