@@ -191,6 +191,82 @@ def test_a_run_is_not_resumed_on_other_weights(trained: Path, tmp_path: Path) ->
         train(home, "run")
 
 
+def foreign(adapter: Path, **says: object) -> Path:
+    """The adapter as another program saves it: without run.json."""
+    (adapter / "run.json").unlink()
+    about = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (adapter / "adapter_config.json").write_text(json.dumps(about | says), encoding="utf-8")
+    return adapter
+
+
+def test_an_adapter_without_a_record_is_compared_with_the_base_that_it_names(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of another program was put on any base of that shape without a word."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(trained / "first", adapter, ignore=shutil.ignore_patterns("checkpoint-*"))
+    foreign(adapter, base_model_name_or_path=str(trained / "base"))
+    options = ModelOptions(str(trained / "other"), checkpoint_dir=str(adapter))
+    said = f"{adapter} was trained on {trained / 'base'}, and {trained / 'other'} has other weights"
+    with pytest.raises(UserError, match=f"{said}.*--allow_other_base true"):
+        as_trained(options, PromptOptions())
+    with pytest.raises(UserError, match=said):
+        as_trained(ModelOptions(options.model_name_or_path), PromptOptions(), [str(adapter)])
+    with pytest.raises(UserError, match=f"{adapter} was trained on .*, and {trained / 'full'} has other weights"):
+        as_trained(model(trained, "base", "full", str(adapter)), PromptOptions())
+    with caplog.at_level(logging.WARNING, "carellama"):
+        as_trained(model(trained, "base", str(adapter)), PromptOptions())
+        monkeypatch.chdir(trained)
+        as_trained(ModelOptions("base", checkpoint_dir=str(adapter)), PromptOptions())
+        assert not caplog.messages
+        as_trained(dataclasses.replace(options, allow_other_base=True), PromptOptions())
+    assert len(caplog.messages) == 1 and "which are other weights" in caplog.text
+
+
+@pytest.mark.parametrize(("named", "shown"), [("lab/elsewhere", "lab/elsewhere"), (None, "none"), (5, "none")])
+def test_a_base_that_cannot_be_checked_is_said_with_both_names(
+    trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: object, shown: str
+) -> None:
+    shutil.copytree(trained / "first", tmp_path / "adapter")
+    adapter = foreign(tmp_path / "adapter", base_model_name_or_path=named)
+    with caplog.at_level(logging.WARNING, "carellama"):
+        as_trained(model(trained, "base", str(adapter)), PromptOptions())
+    (said,) = caplog.messages
+    assert said.startswith(
+        f"the base of {adapter} could not be checked: its adapter_config.json names {shown}, and it is put on "
+        f"{trained / 'base'}; "
+    )
+    caplog.clear()  # what the list of models says of an adapter that was fetched by name counts more
+    (adapter / "pulled.json").write_text(json.dumps({"base": {"repo": str(trained / "base")}}), encoding="utf-8")
+    as_trained(model(trained, "base", str(adapter)), PromptOptions())
+    with pytest.raises(UserError, match="has other weights"):
+        as_trained(model(trained, "other", str(adapter)), PromptOptions())
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ("[]", r"holds \[\], not names with values"),
+        ('{"settings": []}', r"settings is \[\], not names"),
+        ('{"settings": {"data": "x"}}', "settings.data is 'x', not names"),
+        ('{"used": null}', "used is None, not names"),
+        ('{"data": {}}', "data is {}, not a list"),
+        ('{"used": {"foundation": [1]}}', r"used.foundation is \[1\], not a list of entries"),
+        ('{"used": {"foundation": [{}]}}', "lacks name, weights or whole"),
+        ('{"stage": ["sft"]}', r"stage is \['sft'\], not one of pt, "),
+    ],
+)
+def test_a_run_json_of_another_form_is_one_line(tmp_path: Path, record: str, said: str) -> None:
+    """Each ended a command that reads checkpoints in a traceback."""
+    (tmp_path / "run.json").write_text(record, encoding="utf-8")
+    with pytest.raises(UserError, match=f"^{tmp_path / 'run.json'} .*{said}"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"run\.json: it is not UTF-8 text"):
+        read_run(tmp_path)
+
+
 def test_a_fingerprint_is_that_of_the_weights(tmp_path: Path, tiny_folder: Path) -> None:
     """One number in one of the tensors is seen where it lies in the piece that is read; copies are the same."""
     folder = tmp_path / "copy"

@@ -148,7 +148,7 @@ def test_what_is_not_a_model_is_refused(index, tmp_path, monkeypatch):
     (tmp_path / "weights.bin").write_bytes(b"1234")
     for name, said in {
         "empty": "no config.json",
-        "adapter": "--checkpoint_dir",
+        "adapter": "^adapter is an adapter: give it as --checkpoint_dir, and the model",
         "files": "m.gguf",
         "weights.bin": "not a GGUF",
         "./nowhere": "no such folder or file",

@@ -88,7 +88,7 @@ IMPORTS: dict[str, set[str]] = {
             "model",
             "package_data",
         ),
-        *("records", "rules", "run_record", "safety", "stages", "templates", "text"),
+        *("records", "rules", "run_record", "safety", "stages", "templates", "text", "weights"),
     },
     # privacy.word_lists: names of medicines; safety.rules.measures: numbers in words
     "batch": {

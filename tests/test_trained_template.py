@@ -20,7 +20,7 @@ def adapter(folder: Path, template: str | None, stage: str = "sft", **model: obj
     folder.mkdir(parents=True)
     settings = {"data": {"template": template}, "model": {"rope_scaling": None} | model}
     (folder / "run.json").write_text(json.dumps({"stage": stage, "settings": settings}))
-    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "m"}')
     return str(folder)
 
 

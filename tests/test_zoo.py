@@ -132,6 +132,8 @@ call("export", ["--model_name_or_path", "base", "--checkpoint_dir", {RELEASED[2]
     done = of_hub(hub, tmp_path, program)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("fetching CareLlama2-7b-chat-sft-multi") == 1 and "academic use only" in done.stderr
+    # of the third alone, which is put on a folder: the list says on what the first belongs
+    assert done.stderr.count("could not be checked") == 1 and "names huggyllama/llama-7b, and it is" in done.stderr
     adapted = apply_adapters(make_model(), plan_adapters(ModelOptions("x", checkpoint_dir=str(tmp_path / "adapter"))))
     expected = logits(merge_adapters(adapted))
     for output in ("out", "third"):

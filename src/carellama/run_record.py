@@ -24,14 +24,23 @@ import carellama
 from carellama.config.data import PromptOptions
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
-from carellama.errors import UserError
+from carellama.errors import UserError, read_failure
 from carellama.files import write_json
 from carellama.stages import STAGES
-from carellama.weights import Fingerprint, base_fingerprint, fingerprint, is_adapter, unpacked_name
+from carellama.weights import (
+    ADAPTER,
+    Fingerprint,
+    base_fingerprint,
+    fingerprint,
+    is_adapter,
+    read_adapter_json,
+    unpacked_name,
+)
 
 log = logging.getLogger(__name__)
 
 RUN_FILE = "run.json"
+PULLED = "pulled.json"  # where a folder comes from that was fetched by name
 CHECKPOINT_NAME = re.compile(r"checkpoint-\d+")  # of the folders that a training saves into
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "bitsandbytes", "trl")
 Prompt = TypeVar("Prompt", bound=PromptOptions)
@@ -74,7 +83,7 @@ def write_run(
 def read_run(checkpoint: Path) -> dict[str, Any] | None:
     """Return the run.json of a checkpoint, which is in it or, for output/checkpoint-100, above it; None: there is none.
 
-    Raises `UserError` for one that is not JSON.
+    Raises `UserError` for one that cannot be read, or that no run wrote.
     """
     places = [checkpoint]
     if CHECKPOINT_NAME.fullmatch((whole := checkpoint.resolve()).name):  # any other folder is not a part of that run
@@ -82,12 +91,42 @@ def read_run(checkpoint: Path) -> dict[str, Any] | None:
     for folder in places:
         path = folder / RUN_FILE
         if path.is_file():
-            try:
-                record = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{path} is not JSON: {error}") from error
-            return record if isinstance(record, dict) else None
+            record = _read_json(path)
+            if fault := _fault_of(record):
+                raise UserError(f"{path} is not what a training writes: {fault}")
+            return record
     return None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{path} holds {record!r:.40}, not names with values")
+    return record
+
+
+def _fault_of(record: Mapping[str, Any]) -> str:
+    """The first part of a run.json that is of another form than a run writes; "" where all is as it has to be."""
+    settings, used = record.get("settings", {}), record.get("used", {})
+    parts = {name: record.get(name, {}) for name in ("asked", "used", "settings", "results", "versions")}
+    parts |= {f"settings.{name}": group for name, group in settings.items()} if isinstance(settings, dict) else {}
+    for name, value in parts.items():
+        if not isinstance(value, dict):
+            return f"{name} is {value!r:.40}, not names with values"
+    rows = {"data": record.get("data", []), "resumed": record.get("resumed", [])}
+    for name, value in (rows | {"used.foundation": used.get("foundation", [])}).items():
+        if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+            return f"{name} is {value!r:.40}, not a list of entries"
+    if any({"name", "weights", "whole"} - one.keys() for one in used.get("foundation", [])):
+        return "an entry of used.foundation lacks name, weights or whole"
+    if (stage := record.get("stage", "sft")) not in list(STAGES):
+        return f"stage is {stage!r:.40}, not one of {', '.join(STAGES)}"
+    return ""
 
 
 def run_records(model: ModelOptions) -> list[dict[str, Any]]:
@@ -198,16 +237,58 @@ def check_foundation(model: ModelOptions, adapters: Iterable[str] = ()) -> None:
 
     Raises `UserError` for an adapter on another whole model than its own, as its fingerprint tells
     (`--allow_other_base` allows it), and on its own base without the checkpoints between them. Warns of other
-    weights. `adapters` are folders that answer beside each other, each on the checkpoints.
+    weights. `adapters` are folders that answer beside each other, each on the checkpoints. Of an adapter without
+    that record the base is compared that its files name.
     """
     chains = [(model.checkpoints[:at], name) for at, name in enumerate(model.checkpoints)]
     for below, name in [*chains, *((model.checkpoints, name) for name in adapters)]:
         folder = Path(name).expanduser()
-        then = ((read_run(folder) if is_adapter(folder) else None) or {}).get("used", {}).get("foundation")
-        if then:
+        if not is_adapter(folder):
+            continue
+        if then := (read_run(folder) or {}).get("used", {}).get("foundation"):
             known = any("fingerprint" in one for one in then)
             now = foundation(model, below, whole=known)
             _compare_foundation(name, then, now, allow=model.allow_other_base)
+        else:
+            wholes = [one for one in below if not is_adapter(Path(one).expanduser())]
+            _check_named_base(name, replace(model, model_name_or_path=[model.model_name_or_path, *wholes][-1]))
+
+
+def _check_named_base(adapter: str, model: ModelOptions) -> None:
+    """Compare the whole model that an adapter is put on with the one that its files name; warn where that cannot be."""
+    named, file, revision = _named_base(Path(adapter).expanduser())
+    if named == model.model_name_or_path:
+        return
+    of_base = replace(model, model_name_or_path=named, model_revision=revision)
+    places = [weights_folder(one.model_name_or_path, one) for one in (of_base, model)]
+    if places[0] and places[1] and places[0].samefile(places[1]):
+        return
+    then, now = (foundation(one, []) for one in (of_base, model))
+    same = _same_model(then[0], now[0]) if named else None
+    if same is None:
+        log.warning(
+            "the base of %s could not be checked: its %s names %s, and it is put on %s; make sure that they are the "
+            "same model, or its answers get worse",
+            adapter, file, named or "none", model.model_name_or_path,
+        )  # fmt: skip
+    elif not same:
+        _compare_foundation(adapter, then, now, allow=model.allow_other_base)
+
+
+def _named_base(adapter: Path) -> tuple[str, str, str]:
+    """(the base of an adapter by its name, the file that names it, its revision); "": it is named nowhere.
+
+    What the list of models says of an adapter that was fetched by name counts more than what its authors called it.
+    """
+    if (pulled := adapter / PULLED).is_file():
+        base = _read_json(pulled).get("base")
+        if isinstance(base, dict) and isinstance(base.get("repo"), str) and base["repo"]:
+            return base["repo"], PULLED, "main"
+    about = read_adapter_json(adapter)
+    named, revision = about.get("base_model_name_or_path"), about.get("revision")
+    return (
+        named.strip() if isinstance(named, str) else "", ADAPTER, revision if isinstance(revision, str) else "main"
+    )  # fmt: skip
 
 
 def _compare_foundation(adapter: str, then: list[dict[str, Any]], now: list[dict[str, Any]], *, allow: bool) -> None:
@@ -238,7 +319,7 @@ def changed_weights(then: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str
 
 def _effective(foundation: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The part of a foundation that counts: the last whole model, and the adapters on it."""
-    return foundation[max(at for at, one in enumerate(foundation) if one["whole"]) :]
+    return foundation[max((at for at, one in enumerate(foundation) if one["whole"]), default=0) :]
 
 
 def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:

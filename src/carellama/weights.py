@@ -21,6 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from carellama.errors import UserError, read_failure
+
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 PIECE_BYTES = 512
 MOST_PIECES = 512  # of a file; of more tensors some are read, evenly
@@ -30,6 +32,26 @@ LARGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, rather than a whole model."""
     return (folder / ADAPTER).is_file()
+
+
+def read_adapter_json(folder: Path) -> dict[str, Any]:
+    """What the adapter_config.json of a folder says. `UserError` where it cannot be read."""
+    path = folder / ADAPTER
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"cannot read {path}: it holds {settings!r:.40}, not the settings of an adapter")
+    return settings
+
+
+def adapter_as_model(place: Path) -> UserError:
+    """The error for an adapter, a folder or a .gguf, that was given in the place of a model."""
+    return UserError(
+        f"{place} is an adapter: give it as --checkpoint_dir, and the model that it was trained on as "
+        "--model_name_or_path"
+    )
 
 
 def fingerprint(place: str | Path) -> str | None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from carellama.errors import UserError
+from carellama.weights import read_adapter_json
 
 if TYPE_CHECKING:
     import torch

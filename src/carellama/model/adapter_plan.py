@@ -22,7 +22,7 @@ from carellama.model.adapter_json import read_adapter_json
 from carellama.model.load import adapter_kind, full_checkpoint
 from carellama.model.lora import PEFT_TYPES, TRAINED_ADAPTER
 from carellama.stages import STAGES, ModelKind
-from carellama.weights import ADAPTER, is_adapter
+from carellama.weights import ADAPTER, is_adapter, read_adapter_json
 
 Trained = Literal["adapter", "layers", "all", "nothing"]
 TRAINS: dict[str, Trained] = {"lora": "adapter", "freeze": "layers", "full": "all", "none": "nothing"}

@@ -34,7 +34,7 @@ from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.fetch import check_whole
 from carellama.model.zoo.resolve import model_folder
 from carellama.stages import ModelKind
-from carellama.weights import ADAPTER
+from carellama.weights import ADAPTER, read_adapter_json
 
 if TYPE_CHECKING:
     import torch

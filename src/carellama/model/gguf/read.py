@@ -21,7 +21,7 @@ from carellama.files import create_once, print_status
 from carellama.model.gguf.layout import read_layout
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable
-from carellama.weights import unpacked_name
+from carellama.weights import adapter_as_model, unpacked_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -93,10 +93,7 @@ def read_model_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """Read the beginning of a model, as `read_header`. Raises `UserError` for a file that is something else, too."""
     header = read_header(path, arrays)
     if header.kind == "adapter":
-        raise UserError(
-            f"{path} is an adapter: give it as --checkpoint_dir, and the model that it was trained on as "
-            "--model_name_or_path"
-        )
+        raise adapter_as_model(path)
     if header.kind != "model":
         raise UserError(f"{path} is no model (its general.type is {header.kind})")
     return header

@@ -45,7 +45,7 @@ from carellama.model.readers import spell_config
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
-from carellama.weights import content_key
+from carellama.weights import content_key, read_adapter_json
 
 if TYPE_CHECKING:
     import torch

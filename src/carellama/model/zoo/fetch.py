@@ -38,9 +38,9 @@ from carellama.errors import UserError
 from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import Hub, is_on
+from carellama.run_record import PULLED
 from carellama.weights import safetensors_header
 
-PULLED = "pulled.json"  # where a folder comes from
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth")
 # What no loader here reads: other frameworks' weights, training states, pictures, and llama.cpp's files beside weights.
 LEFT_OUT = (

@@ -28,10 +28,10 @@ from carellama.errors import UserError
 from carellama.files import create_once, print_status, write_json
 from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import ModelEntry, find_entry, hub_of
-from carellama.model.zoo.fetch import PULLED, Listing, fetch_repository, list_repository
+from carellama.model.zoo.fetch import Listing, fetch_repository, list_repository
 from carellama.model.zoo.licences import clash
 from carellama.model.zoo.resolve import EMBEDDED, model_ggufs
-from carellama.run_record import weights_folder
+from carellama.run_record import PULLED, weights_folder
 from carellama.weights import base_fingerprint
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,8 @@ def with_named_weights(model: Model, data: Prompt) -> tuple[Model, Prompt]:
     checkpoints, used = list[str](), [base] if base else []
     if base:
         model, folder = _with_entry(model, base)
+        if base.kind == "adapter":
+            _check_base(base, model)
         checkpoints += [str(folder)] if folder else []
     elif named is None:
         model = _from_modelscope(model)
@@ -112,12 +114,17 @@ def _with_entry(model: Model, entry: ModelEntry) -> tuple[Model, Path | None]:
 
 
 def _check_base(entry: ModelEntry, model: ModelOptions) -> None:
-    """Refuse an adapter of the list on another base than the one whose fingerprint its entry has."""
+    """Refuse an adapter by its name on another base than the one whose fingerprint its entry has."""
     if not entry.fingerprint or model.allow_other_base:
         return
     folder = weights_folder(model.model_name_or_path, model)
     found = base_fingerprint(folder) if folder else None
     if found and not entry.fingerprint.items() <= found.tensors.items():
+        if model.model_name_or_path == entry.base:
+            raise UserError(
+                f"{entry.name} belongs to {entry.base}, whose weights were others when the entry was made: if they "
+                "are the same model, merged or quantised, add --allow_other_base true"
+            )
         raise UserError(
             f"{entry.name} belongs to {entry.base}, and {model.model_name_or_path} has other weights: give "
             f"--model_name_or_path {entry.base}; if it is the same model, merged or quantised, add "
@@ -217,7 +224,7 @@ def pull_adapter(entry: ModelEntry, model: ModelOptions) -> Path | None:
                 shutil.copy(folder / name, making / name)
             if SAFE not in names:
                 to_safetensors(folder / PICKLE, making / SAFE)
-            finish(making, entry, listing)
+            finish(making, entry, listing, base={"repo": entry.base})
     return target
 
 

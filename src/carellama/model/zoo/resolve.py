@@ -24,6 +24,7 @@ from carellama.config.environment import model_home
 from carellama.errors import UserError, nearest
 from carellama.files import create_once, print_status
 from carellama.model.gguf.read import folder_of_gguf, is_gguf, is_model
+from carellama.weights import adapter_as_model, is_adapter
 
 CHUNK_BYTES = 1 << 20
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
@@ -106,11 +107,8 @@ def _model_folder(path: Path) -> Path:
         return files[0]
     if (path / "config.json").is_file() and not files:
         return path
-    if (path / "adapter_config.json").is_file():
-        raise UserError(
-            f"{path} holds an adapter, not a model: give it as --checkpoint_dir, "
-            "and the model that it was trained on as --model_name_or_path"
-        )
+    if is_adapter(path):
+        raise adapter_as_model(path)
     if files:
         names = ", ".join(file.name for file in files)
         raise UserError(
