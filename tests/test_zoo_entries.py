@@ -277,7 +277,7 @@ def test_what_is_not_known_of_an_own_entry_is_refused_or_said(capsys: pytest.Cap
         ("- [", "cannot be read"),
         ("name: x", "is no list of models"),
         ("- name: x\n  kind: model\n", "x has no about"),
-        ("- name: x\n  about: y\n  kind: z\n", "kind z, not one of"),
+        ("- name: x\n  about: y\n  kind: z\n", "x has kind 'z', not one of embedded, adapter, "),
         ("- name: x\n  about: y\n  kind: model\n  colour: red\n", "the field colour"),
         ("- 1", "each model is a mapping"),
     ],

@@ -18,12 +18,12 @@ from typing import Literal
 
 from carellama.errors import UserError, need
 from carellama.files import print_status
+from carellama.model.card_head import card_head, stated_licence
 
 PLACE = re.compile(r"(hf|modelscope):([\w.-]+/[\w.-]+)")
 Hub = Literal["hf", "modelscope"]
 SITES = {"hf": "the Hugging Face hub", "modelscope": "ModelScope"}
 LOGINS = {"hf": "`hf auth login`, or set HF_TOKEN", "modelscope": "`modelscope login`, or set MODELSCOPE_API_TOKEN"}
-LICENCE = re.compile(r"^(license|license_name): *['\"]?([\w.+-]+)", re.MULTILINE)  # in the head of a card
 LEFT_OUT = (".*", "*.tmp")  # locks and what another program has begun
 
 
@@ -102,7 +102,8 @@ def _to_modelscope(folder: Path, repo: str, *, public: bool, token: str | None) 
             raise UserError(_is_there(f"modelscope:{repo}"))
     else:
         visibility = "public" if public else "private"
-        api.create_repo(repo, repo_type="model", visibility=visibility, license=_card_licence(folder))
+        licence = stated_licence(card_head(folder)) or "other"  # without one their package would write Apache-2.0
+        api.create_repo(repo, repo_type="model", visibility=visibility, license=licence)
     api.upload_folder(
         repo_id=repo, folder_path=str(folder), repo_type="model", use_cache=False, disable_tqdm=True,
         allow_patterns=[_literal(name) for name, _ in listing(folder)],
@@ -118,14 +119,6 @@ def _is_public(about: Mapping[str, object]) -> bool:
 
 def _is_there(place: str) -> str:
     return f"{place} is there already and is public: give --push_public true to upload to it, or another name"
-
-
-def _card_licence(folder: Path) -> str:
-    """The licence that the head of the card states. Without one ModelScope's package would write Apache-2.0."""
-    card = folder / "README.md"
-    head = card.read_text(encoding="utf-8").split("---")[1:2] if card.is_file() else []
-    found = dict(LICENCE.findall(head[0])) if head else {}
-    return str(found.get("license_name") or found.get("license") or "other")
 
 
 def _literal(name: str) -> str:

@@ -8,6 +8,7 @@ from the results beside them, licences of data from the catalogue of datasets.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +16,16 @@ from pathlib import Path
 
 from carellama.config.model import ModelOptions
 from carellama.data.catalogue.entries import entries
+from carellama.errors import UserError
 from carellama.export.cards.licences import Clash, licence_clashes
 from carellama.export.cards.results import Result, find_results, without_folders
 from carellama.export.parity.table import ParityTable
+from carellama.model.card_head import card_head, stated_licence
 from carellama.records import JSONObject
 from carellama.run_record import run_records
 from carellama.stages import ModelKind
+
+log = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 SHOWN_SETTINGS = {
@@ -160,15 +165,13 @@ def find_base(model: ModelOptions) -> BaseModel:
     hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
     hub = hub[0] if isinstance(hub, list) and hub else hub
     languages = entry.languages if entry else stated.get("language") or ()
-    licence = entry.licence if entry else stated.get("license")
-    if licence == "other":
-        licence = stated.get("license_name") or None
+    licence = entry.licence if entry else stated_licence(stated)
     relation = "quantized" if isinstance(place, Path) and not Path(name).expanduser().is_dir() else None
     return BaseModel(
         name=Path(name).name if isinstance(place, Path) else name,
         place=place,
         hub=hub if isinstance(hub, str) and HUB_ID.fullmatch(hub) else None,
-        licence=str(licence) if licence and licence != "unknown" else None,
+        licence=licence or None,
         languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
         relation=relation,
         base_licence=(entry.base_licence or None) if entry else None,
@@ -176,25 +179,19 @@ def find_base(model: ModelOptions) -> BaseModel:
 
 
 def _stated(place: Path | str) -> JSONObject:
-    """Return the front matter of the base's own card, where it can be read; else nothing."""
-    import yaml
-
+    """Return the head of the base's own card; nothing, and a line that says so, where it cannot be read."""
     if isinstance(place, str):
         from huggingface_hub import try_to_load_from_cache
 
         cached = try_to_load_from_cache(place, "README.md")
-        card = Path(cached) if isinstance(cached, str) else None
-    else:
-        card = place / "README.md"
-    if card is None or not card.is_file():
-        return {}
-    text = card.read_text(encoding="utf-8", errors="replace")
-    head = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
+        if not isinstance(cached, str):
+            return {}
+        place = Path(cached).parent
     try:
-        stated = yaml.safe_load(head[1]) if head else None
-    except yaml.YAMLError:
+        return card_head(place)
+    except UserError as error:
+        log.warning("licence and languages of the base are not known: %s", error)
         return {}
-    return stated if isinstance(stated, dict) else {}
 
 
 def _training(record: JSONObject) -> Training:
