@@ -146,6 +146,8 @@ def test_a_config_may_add_tokens_and_begin_texts(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(ModelOptions(str(tmp_path)))
     assert tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"]) == [size - 1, size + 2]
     assert tokenizer("a").input_ids[0] != 1 and tokenizer.chat_template == "{{ 'x' }}"
+    (tmp_path / "chat_template.jinja").write_text("{{ 'y' }}")
+    assert load_tokenizer(ModelOptions(str(tmp_path))).chat_template == "{{ 'y' }}"  # the file, as in transformers
     tokenizer.save_pretrained(tmp_path / "saved")
     (tmp_path / "saved" / "config.json").write_text(json.dumps({"model_type": "llama"}))
     again = load_tokenizer(ModelOptions(str(tmp_path / "saved")))

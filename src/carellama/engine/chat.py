@@ -28,6 +28,7 @@ from carellama.templates.jinja import (
     as_functions,
     as_rows,
     is_markup,
+    one_template,
     render_chat,
     with_short_ids,
     without_thoughts,
@@ -150,8 +151,8 @@ def chat_of(header: Header, template: str | None) -> Chat:
 
     bos, eos, own = token("bos"), token("eos"), header.facts.get("tokenizer.chat_template")
     added = [token for token, kind in zip(tokens, kinds, strict=False) if kind == USER_DEFINED]
-    more = tuple(token for token in added if is_markup(token, own or ""))
-    if template is None and own:
+    more = tuple(token for token in added if is_markup(token, str(own or "")))
+    if template is None and (own := one_template(own)):
         return Chat(own, bos, eos, (), marks, more)
     form = format_for(template or DEFAULT, tokens.__contains__)
     stops = [stop.replace("{eos}", eos) for stop in form.stop]

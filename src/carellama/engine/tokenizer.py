@@ -140,7 +140,7 @@ def of_folder(folder: Path, template: str | None) -> Tokenizer:
     facts: dict[str, Any] = {
         TOKENS: ordered,
         KINDS: [_kind(added.get(vocabulary[token])) for token in ordered],
-        "tokenizer.chat_template": own if isinstance(own, str) else None,
+        "tokenizer.chat_template": own,
     }
     for name in ("bos", "eos"):
         found = config.get(f"{name}_token")

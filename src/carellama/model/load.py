@@ -108,7 +108,8 @@ def _chat_template(model: ModelOptions) -> str | None:
     for name in reversed(model.checkpoints):
         file = Path(name).expanduser() / "chat_template.jinja"
         if file.is_file():
-            return file.read_text(encoding="utf-8")
+            with as_user_error(name, "chat template"):
+                return file.read_text(encoding="utf-8")
     return None
 
 

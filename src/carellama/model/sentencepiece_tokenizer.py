@@ -151,7 +151,8 @@ def find_tokenizer(file_of: Callable[[str], Path | None]) -> PreTrainedTokenizer
     if not own_code or file_of("tokenizer.json") is not None or (path := file_of("tokenizer.model")) is None:
         return None
     module = str(own_code[0] if isinstance(own_code, list) else own_code).rpartition("--")[2].partition(".")[0]
-    code = file_of(f"{module}.py")
+    code, jinja = file_of(f"{module}.py"), file_of("chat_template.jinja")
+    config |= {"chat_template": jinja.read_text(encoding="utf-8")} if jinja else {}  # it counts before the entry
     return tokenizer_of(path, config, code.read_text(encoding="utf-8") if code else "")
 
 
@@ -170,12 +171,11 @@ def tokenizer_of(path: Path, config: Mapping[str, Any], code: str = "") -> PreTr
     backend, names = _backend(model, extra)
     _compare(backend, path, model.kind)
     _begin(backend, owner, config, names)
-    template = config.get("chat_template")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         padding_side="left",
         model_max_length=config.get("model_max_length") or int(1e30),
-        chat_template=template if isinstance(template, str) else None,
+        chat_template=config.get("chat_template"),
         **{f"{name}_token": token for name, token in names.items() if token},
     )
 

@@ -9,15 +9,18 @@ understood would be compared in vain. Pipelines with `|` are read as Go does, th
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from carellama.errors import UserError
 
-_ACTION = re.compile(r"\{\{(-\s)?((?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|/\*.*?\*/|[^\"`}]|\}(?!\}))*?)(\s-)?\}\}", re.DOTALL)
+_ACTION = re.compile(r"\{\{(-\s)?(/\*.*?\*/|(?:\"(?:\\.|[^\"\\])*\"|`[^`]*`|[^\"`}]|\}(?!\}))*?)(\s-)?\}\}", re.DOTALL)
+_ESCAPE = re.compile(r"""\\(?:U[0-9A-Fa-f]{8}|u[0-9A-Fa-f]{4}|x[0-9A-Fa-f]{2}|[0-7]{3}|[abfnrtv\\'"]|(.))""", re.DOTALL)
 _TOKEN = re.compile(r"""\s*("(?:\\.|[^"\\])*"|`[^`]*`|:=|=|\||\(|\)|,|-?\d+|\$?\.?[\w.]+|\$|\.)""")
 Scope = dict[str, Any]
 
@@ -63,19 +66,34 @@ class _Block:
     arms: list[tuple[str, list[_Block]]] = field(default_factory=list)
 
 
+@contextmanager
+def _as_refusal() -> Iterator[None]:
+    """Turn what a template of a stranger makes of this program into a `UserError`."""
+    try:
+        yield
+    except (_Break, _Continue) as error:
+        raise UserError("the Ollama template breaks outside of a range") from error
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError, MemoryError) as error:
+        raise UserError(f"the Ollama template cannot be rendered: {error or type(error).__name__}") from error
+
+
 def render_go(template: str, data: Mapping[str, Any]) -> str:
     """Return what Go's text/template makes of a template and its data. Raises `UserError` for what is not known."""
+    with _as_refusal():
+        return _written(_blocks(template), data)
+
+
+def _blocks(template: str) -> list[_Block]:
     pieces = _pieces(template)
     blocks, rest = _parse(pieces, 0)
     if rest < len(pieces):
         raise UserError(f"the Ollama template has {{{{ {pieces[rest].text} }}}} without its beginning")
+    return blocks
+
+
+def _written(blocks: list[_Block], data: Mapping[str, Any]) -> str:
     written: list[str] = []
-    try:
-        _run(blocks, [{"$": data}], data, written)
-    except (_Break, _Continue) as error:
-        raise UserError("the Ollama template breaks outside of a range") from error
-    except (TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise UserError(f"the Ollama template cannot be rendered: {error}") from error
+    _run(blocks, [{"$": data}], data, written)
     return "".join(written)
 
 
@@ -92,16 +110,36 @@ def render_ollama(template: str, rows: Sequence[Mapping[str, Any]], *, system: s
         messages = [{"Role": row["role"], "Content": row["content"]} for row in rows]
         told = "\n\n".join(row["content"] for row in rows if row["role"] == "system")
         return render_go(template, {"Messages": messages, "System": told, "Response": ""})
-    text, turn = "", {"System": "", "Prompt": "", "Response": ""}
-    for row in rows:
-        name = {"system": "System", "user": "Prompt", "assistant": "Response"}[row["role"]]
-        if turn[name] or (name != "Response" and turn["Response"]):
-            text, turn = text + render_go(template, turn), {"System": "", "Prompt": "", "Response": ""}
-        turn[name] = row["content"]
-    if turn["Response"]:
-        return text + render_go(template, turn)
-    mark = "\ue002"
-    return text + render_go(template, turn | {"Response": mark} if ".Response" in template else turn).partition(mark)[0]
+    with _as_refusal():
+        # where a template has no place for the response, Ollama puts one at its end
+        blocks = _blocks(template if ".Response" in template else template + "{{ .Response }}")
+        text, turn = "", {"System": "", "Prompt": "", "Response": ""}
+        for row in rows:
+            name = {"system": "System", "user": "Prompt", "assistant": "Response"}[row["role"]]
+            if turn[name] or (name != "Response" and turn["Response"]):
+                text, turn = text + _written(blocks, turn), {"System": "", "Prompt": "", "Response": ""}
+            turn[name] = row["content"]
+        return text + _written(blocks if turn["Response"] else _before_response(blocks)[0], turn)
+
+
+def _before_response(blocks: list[_Block]) -> tuple[list[_Block], bool]:
+    """The parts before the response in the order of the text, and whether it was found (template.go, deleteNode)."""
+    kept, found = list[_Block](), False
+    for block in blocks:
+        arms = list[tuple[str, list[_Block]]]()
+        for condition, body in block.arms:
+            left, within = ([], False) if found else _before_response(body)
+            arms.append((condition, left))
+            found = found or within
+        found = found or (not block.arms and block.kind != "text" and bool(_RESPONSE.search(block.text)))
+        if block.arms or not found:
+            kept.append(replace(block, arms=arms))
+        if found:
+            break
+    return kept, found
+
+
+_RESPONSE = re.compile(r"\.Response\b")
 
 
 def _pieces(template: str) -> list[_Block]:
@@ -110,13 +148,19 @@ def _pieces(template: str) -> list[_Block]:
     for match in _ACTION.finditer(template):
         text = template[at : match.start()]
         text = text.lstrip() if trim else text
-        found.append(_Block("text", text.rstrip() if match[1] else text))
+        found.append(_text(text.rstrip() if match[1] else text))
         words = match[2].strip()
         if not words.startswith("/*"):
             found.append(_Block(re.match(r"\w*", words)[0], words))  # type: ignore[index]
         at, trim = match.end(), bool(match[3])
     tail = template[at:]
-    return [*found, _Block("text", tail.lstrip() if trim else tail)]
+    return [*found, _text(tail.lstrip() if trim else tail)]
+
+
+def _text(text: str) -> _Block:
+    if "{{" in text:
+        raise UserError("the Ollama template has {{ without an end")
+    return _Block("text", text)
 
 
 def _parse(pieces: list[_Block], at: int) -> tuple[list[_Block], int]:
@@ -245,7 +289,7 @@ def _pipeline(tokens: list[str], scopes: list[Scope], dot: Any) -> tuple[Any, li
 
 def _operand(token: str, scopes: list[Scope], dot: Any) -> Any:
     if token[0] == '"':
-        return json.loads(token, strict=False)
+        return _ESCAPE.sub(_unescaped, token[1:-1])
     if token[0] == "`":
         return token[1:-1]
     if re.fullmatch(r"-?\d+", token):
@@ -263,6 +307,13 @@ def _operand(token: str, scopes: list[Scope], dot: Any) -> Any:
     if token not in FUNCTIONS:
         raise UserError(f"the Ollama template calls {token}, which is not known here")
     return FUNCTIONS[token]
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    """What an escape of Go's strings stands for (go.dev/ref/spec, string literals)."""
+    if escape[1]:
+        raise UserError(f"the Ollama template has a string with {escape[0]}, which Go does not know")
+    return codecs.decode(escape[0], "unicode_escape")
 
 
 def _fields(value: Any, path: str) -> Any:

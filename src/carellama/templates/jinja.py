@@ -13,7 +13,8 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -44,10 +45,25 @@ class _Generation(Extension):
 class _Namespace(jinja2.utils.Namespace):
     """What `namespace()` makes; names that begin with an underscore could lead out of the sandbox."""
 
+    def __init__(*args: Any, **named: Any) -> None:  # so that a namespace may hold the name "self"
+        jinja2.utils.Namespace.__init__(args[0])
+        for name, value in dict(*args[1:], **named).items():
+            args[0][name] = value
+
     def __setitem__(self, name: str, value: object) -> None:
         if name.startswith("_"):
             raise jinja2.exceptions.SecurityError(f"a namespace takes no name with an underscore first: {name}")
         super().__setitem__(name, value)
+
+
+class _Dict:
+    """What `dict` is: it makes dictionaries, and leads nowhere else."""
+
+    def __call__(self, *pairs: Any, **named: Any) -> dict[Any, Any]:
+        return dict(*pairs, **named)
+
+    def fromkeys(self, *given: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*given)
 
 
 def _refuse(message: str) -> NoReturn:
@@ -68,9 +84,42 @@ def _compiled(jinja: str) -> jinja2.Template:
     environment.filters["tojson"] = _as_json
     environment.globals["raise_exception"] = _refuse
     environment.globals["namespace"] = _Namespace
-    environment.globals["dict"] = lambda *pairs, **named: dict(*pairs, **named)
+    environment.globals["dict"] = _Dict()
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
     return environment.from_string(jinja)
+
+
+@contextmanager
+def as_refusal(name: str) -> Iterator[None]:
+    """Turn what compiling or rendering a chat template raises into a `UserError`; `name` says whose template it is.
+
+    A chat template is a stranger's program: it may divide by zero, call itself for ever or ask for all memory.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, (jinja2.TemplateError, TypeError, ValueError)) and str(error)
+        reason = str(error) if known else f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise UserError(f"{name} refuses this conversation: {' '.join(reason.split())}") from error
+
+
+def one_template(given: object) -> str | None:
+    """The chat template that counts of what a tokenizer has: one as text, or several by name, of which it is `default`.
+
+    None: it has none. Raises `UserError` for several without a `default`, and for what is no text.
+    """
+    if isinstance(given, (list, tuple)):  # as tokenizer_config.json has them
+        given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
+    if isinstance(given, dict):
+        if "default" not in given:
+            names = ", ".join(map(str, given))
+            raise UserError(
+                f"the tokenizer has chat templates of other names ({names}) and no default: give --template"
+            )
+        given = given["default"]
+    if given is not None and not isinstance(given, str):
+        raise UserError(f"the tokenizer's chat template is no text but {given!r}")
+    return given
 
 
 def render_chat(
@@ -81,12 +130,12 @@ def render_chat(
     `rows` are messages as chat templates take them, `tools` functions as OpenAI's API writes them. Raises `UserError`
     where the template is broken or refuses the conversation.
     """
-    try:
-        return _compiled(jinja).render(
+    with as_refusal("the model's chat template"):
+        text = _compiled(jinja).render(
             messages=rows, tools=tools, documents=None, add_generation_prompt=start, bos_token=bos, eos_token=eos
         )
-    except (jinja2.TemplateError, TypeError, ValueError) as error:
-        raise UserError(f"the model's chat template refuses this conversation: {error}") from error
+        text.encode()  # half a character (a lone surrogate) is no text
+    return text
 
 
 class _Unsure(Exception):
@@ -112,7 +161,7 @@ def copies_contents(jinja: str) -> bool:
             for node in tree.body:
                 _follow(node, names)
         return True
-    except (_Unsure, jinja2.TemplateSyntaxError):
+    except (_Unsure, jinja2.TemplateSyntaxError, RecursionError):
         return False
 
 

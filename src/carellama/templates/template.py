@@ -26,17 +26,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, cast
 
-import jinja2
-
 from carellama.errors import UserError
 from carellama.records import JSONObject, Message, Tool
 from carellama.templates.format import DEFAULT, OWN, format_for, jinja_of
 from carellama.templates.jinja import (
     as_functions,
+    as_refusal,
     as_rows,
     copies_contents,
     is_markup,
     knows_tools,
+    one_template,
     reasoning_allowed,
     turn_ends,
     with_short_ids,
@@ -260,7 +260,7 @@ class Template:
 
     def _render(self, tools: Sequence[Tool], rows: Rows, *, start: bool = False, thinking: bool | None = None) -> str:
         switch: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
-        try:
+        with as_refusal(f"the chat template {self.name!r}"):
             text = self.tokenizer.apply_chat_template(
                 list(rows),
                 chat_template=self.jinja,
@@ -269,9 +269,8 @@ class Template:
                 add_generation_prompt=start,
                 **switch,
             )
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
-            raise UserError(f"the chat template {self.name!r} refuses this conversation: {error}") from error
-        assert isinstance(text, str)
+            assert isinstance(text, str)
+            text.encode()  # half a character (a lone surrogate) is no text
         return text
 
     def _marks(self, messages: Sequence[Message]) -> tuple[str, str] | None:
@@ -362,7 +361,7 @@ def markup_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     Besides special tokens these are added ones that stand for markup and are not flagged as special, as <tool_call>
     and <think> of Qwen3. Words and runs of spaces that were added to a vocabulary are none of them.
     """
-    written = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    written = str(tokenizer.chat_template or "")  # several by name: what any of them writes
     added = (token.content for token in tokenizer.added_tokens_decoder.values())
     return sorted(
         {*special_tokens(tokenizer), *(one for one in added if is_markup(one, written))}, key=len, reverse=True
@@ -379,8 +378,8 @@ def get_template(name: str | None, tokenizer: PreTrainedTokenizerBase) -> Templa
 
     Raises `UserError` for an unknown name, and for a format whose single tokens the tokenizer does not have.
     """
-    if name is None and tokenizer.chat_template:
-        return Template(OWN, tokenizer.chat_template, tokenizer, _own_stops(tokenizer))
+    if name is None and (own := one_template(tokenizer.chat_template)):
+        return Template(OWN, own, tokenizer, _own_stops(own, tokenizer))
     name = name or DEFAULT
     form = format_for(name, lambda token: is_token(tokenizer, token))
     stops = [stop.replace("{eos}", tokenizer.eos_token or "") for stop in ["{eos}", *form.stop]]
@@ -388,7 +387,7 @@ def get_template(name: str | None, tokenizer: PreTrainedTokenizerBase) -> Templa
     return Template(name, jinja, tokenizer, list(dict.fromkeys(stop for stop in stops if stop)))
 
 
-def _own_stops(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+def _own_stops(jinja: str, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """The eos token and the usual end-of-turn tokens that this tokenizer's own template writes."""
-    written = [stop for stop in turn_ends(tokenizer.chat_template) if is_token(tokenizer, stop)]
+    written = [stop for stop in turn_ends(jinja) if is_token(tokenizer, stop)]
     return list(dict.fromkeys([*([tokenizer.eos_token] if tokenizer.eos_token else []), *written]))
