@@ -87,6 +87,14 @@ def test_templates_by_name_without_a_default_ask_for_one(tiny_folder: Path, tmp_
     assert of_folder(folder, "vicuna").chat.jinja == get_template("vicuna", tokenizer).jinja
 
 
+@pytest.mark.parametrize("config", ["[]", '{"chat_template": ["a"]}'])
+def test_a_tokenizer_config_of_another_shape_is_one_line(config: str, tiny_folder: Path, tmp_path: Path) -> None:
+    folder = folder_with(tmp_path / "m", tiny_folder, None)
+    (folder / "tokenizer_config.json").write_text(config)
+    with pytest.raises(UserError, match=f"cannot load the tokenizer of {folder}"):
+        load_tokenizer(ModelOptions(str(folder)))
+
+
 def test_a_checkpoints_template_that_is_no_utf8_is_named(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=f"cannot load the chat template of {tmp_path}"):

@@ -246,3 +246,12 @@ def test_formats_that_render_alike_are_one_candidate() -> None:
     assert len({one.pairs for one in made}) == len(made) > 30 and len(left_out) > 10
     assert len(alike) >= 1 and sum(len(one.names) for one in made) > len(made)
     assert all(len(one.pairs) == len(load_answers()) for one in made)
+
+
+def test_a_format_of_its_own_that_refuses_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """It was left out of the comparison in silence."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ 1/0 }}"
+    made, _ = candidates(tokenizer)
+    assert not any(OWN in one.names for one in made)
+    assert f"{OWN} format is not among those that are compared" in caplog.text and "division by zero" in caplog.text

@@ -37,7 +37,9 @@ class CheckTemplateOptions(Options):
 class AuditTemplateOptions(Options):
     """Which files are compared."""
 
-    model: str = option("Model folder, .gguf file, hub id or name (first word); .gguf and Modelfile in it count.")
+    model_name_or_path: str = option(
+        "Model folder, .gguf file, hub id or name (first word); .gguf and Modelfile in it count."
+    )
     checkpoint_dir: str | None = option("Folder of its training (run.json); default: the model.", None, commas=True)
     gguf: str | None = option("A .gguf file elsewhere.", None)
     modelfile: str | None = option("An Ollama Modelfile elsewhere.", None)

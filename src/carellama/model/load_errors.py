@@ -23,7 +23,16 @@ def as_user_error(place: Path | str, what: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, ImportError, SafetensorError, TransportError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        SafetensorError,
+        TransportError,
+    ) as error:
         names = [entry.name for entry in load_entries()]
         hint = nearest(place, names) if isinstance(place, str) and find_entry(place) is None else ""
         raise UserError(f"cannot load the {what} of {place}: {_reason(error)}.{hint}") from error

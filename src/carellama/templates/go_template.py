@@ -111,8 +111,9 @@ def render_ollama(template: str, rows: Sequence[Mapping[str, Any]], *, system: s
         told = "\n\n".join(row["content"] for row in rows if row["role"] == "system")
         return render_go(template, {"Messages": messages, "System": told, "Response": ""})
     with _as_refusal():
-        # where a template has no place for the response, Ollama puts one at its end
-        blocks = _blocks(template if ".Response" in template else template + "{{ .Response }}")
+        blocks = _blocks(template)
+        if ".Response" not in template:  # Ollama puts one at its end
+            blocks.append(_Block("", ".Response"))
         text, turn = "", {"System": "", "Prompt": "", "Response": ""}
         for row in rows:
             name = {"system": "System", "user": "Prompt", "assistant": "Response"}[row["role"]]

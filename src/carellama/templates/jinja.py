@@ -111,12 +111,12 @@ def one_template(given: object) -> str | None:
     if isinstance(given, (list, tuple)):  # as tokenizer_config.json has them
         given = {one.get("name"): one.get("template") for one in given if isinstance(one, dict)}
     if isinstance(given, dict):
-        if "default" not in given:
+        if given and "default" not in given:
             names = ", ".join(map(str, given))
             raise UserError(
                 f"the tokenizer has chat templates of other names ({names}) and no default: give --template"
             )
-        given = given["default"]
+        given = given.get("default")
     if given is not None and not isinstance(given, str):
         raise UserError(f"the tokenizer's chat template is no text but {given!r}")
     return given

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,8 @@ from carellama.templates.tokenize import GroupEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]  # a prompt, and the answer behind it with its end token
@@ -44,10 +47,11 @@ def candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[list[Candidate], tup
     for name in [*([None] if tokenizer.chat_template else []), *fitting]:
         try:
             pairs = _pairs(encoder, get_template(name, tokenizer), talks)
-        except UserError:
+        except UserError as error:
             if name is not None:
                 raise
-            continue  # its own refuses such conversations: the named ones are left
+            log.warning("%s format is not among those that are compared: %s", OWN, error)
+            continue
         found.setdefault(tuple(pairs), []).append(name or OWN)
     made = [Candidate(tuple(names), pairs, _bare(tokenizer, pairs)) for pairs, names in found.items()]
     return made, tuple(name for name in names if name not in fitting)

@@ -148,14 +148,16 @@ def _some(names: Sequence[str]) -> str:
 
 
 def audit(argv: Sequence[str]) -> None:
-    """Compare the texts of a model's training, tokenizer, .gguf and Modelfile; exit code 1 where they differ."""
-    (options,) = parse_options((AuditTemplateOptions,), argv, "carellama template audit MODEL", positional="model")
+    """Compare the texts of a model's training, tokenizer, .gguf and Modelfile; exit code 1 where they are not alike."""
+    (options,) = parse_options(
+        (AuditTemplateOptions,), argv, "carellama template audit MODEL", positional="model_name_or_path"
+    )
     from carellama.evaluate.chat_formats.audit import audit_model
 
-    report = audit_model(options.model, options.checkpoint_dir, options.gguf, options.modelfile)
+    report = audit_model(options.model_name_or_path, options.checkpoint_dir, options.gguf, options.modelfile)
     if options.json:
         print(json.dumps(report.as_json(), ensure_ascii=False, indent=2))
     else:
         print("\n".join(report.lines()))
-    if report.differences:
+    if not report.alike:
         raise SystemExit(1)
