@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from carellama.adapter_json import read_adapter_json
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted
 from carellama.export.merge import load, write_folder
-from carellama.model.adapter_json import read_adapter_json
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters, load_adapter
 from carellama.model.gguf import write as to_gguf

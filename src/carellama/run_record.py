@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import carellama
+from carellama.adapter_json import read_adapter_json
 from carellama.config.data import PromptOptions
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
@@ -33,7 +34,6 @@ from carellama.weights import (
     base_fingerprint,
     fingerprint,
     is_adapter,
-    read_adapter_json,
     unpacked_name,
 )
 

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from carellama.errors import UserError, read_failure
+from carellama.errors import UserError
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
 PIECE_BYTES = 512
@@ -32,18 +32,6 @@ LARGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter, rather than a whole model."""
     return (folder / ADAPTER).is_file()
-
-
-def read_adapter_json(folder: Path) -> dict[str, Any]:
-    """What the adapter_config.json of a folder says. `UserError` where it cannot be read."""
-    path = folder / ADAPTER
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"cannot read {path}: it holds {settings!r:.40}, not the settings of an adapter")
-    return settings
 
 
 def adapter_as_model(place: Path) -> UserError:

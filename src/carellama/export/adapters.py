@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from carellama.adapter_json import read_adapter_json
 from carellama.errors import UserError
-from carellama.weights import read_adapter_json
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,6 @@ def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: Adap
 
 
 def _check_plain(folder: Path) -> None:
-    from carellama.model.adapter_json import read_adapter_json
     from carellama.model.adapter_plan import beyond_lora_reason
 
     config = read_adapter_json(folder)

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from carellama.adapter_json import read_adapter_json
 from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import ModelOptions
 from carellama.config.run import RunOptions
 from carellama.errors import UserError
-from carellama.model.adapter_json import read_adapter_json
 from carellama.model.load import adapter_kind, full_checkpoint
 from carellama.model.lora import PEFT_TYPES, TRAINED_ADAPTER
 from carellama.stages import STAGES, ModelKind
-from carellama.weights import ADAPTER, is_adapter, read_adapter_json
+from carellama.weights import ADAPTER, is_adapter
 
 Trained = Literal["adapter", "layers", "all", "nothing"]
 TRAINS: dict[str, Trained] = {"lora": "adapter", "freeze": "layers", "full": "all", "none": "nothing"}

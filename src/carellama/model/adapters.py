@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from carellama.adapter_json import usable_settings
 from carellama.config.finetuning import FinetuningOptions
 from carellama.errors import UserError, nearest
-from carellama.model.adapter_json import usable_settings
 from carellama.model.adapter_plan import AdapterPlan, check_resumed, read_adapter_config
 from carellama.model.finite import check_finite
 from carellama.model.load import SCORE_HEAD

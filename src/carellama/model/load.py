@@ -18,11 +18,11 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from carellama.adapter_json import read_adapter_json
 from carellama.config.environment import few_kernels
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, need
 from carellama.hardware import fastest_dtype
-from carellama.model.adapter_json import read_adapter_json
 from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_checkpoints
 from carellama.model.quiet import quiet_loading
@@ -34,7 +34,7 @@ from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.fetch import check_whole
 from carellama.model.zoo.resolve import model_folder
 from carellama.stages import ModelKind
-from carellama.weights import ADAPTER, read_adapter_json
+from carellama.weights import ADAPTER
 
 if TYPE_CHECKING:
     import torch

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import torch.nn.functional as F
 
+from carellama.adapter_json import usable_settings
 from carellama.config.model import ModelOptions
 from carellama.hardware import fastest_dtype
 from carellama.model import adapters, lora
-from carellama.model.adapter_json import usable_settings
 from carellama.model.adapter_plan import AdapterPlan
 from carellama.model.load import SCORE_HEAD, auto_class, load_config, public_name
 from carellama.model.lora import AnyModel

@@ -20,11 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carellama.adapter_json import read_adapter_json
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, lookup
 from carellama.files import atomic_write, create_once, print_status
-from carellama.model.adapter_json import read_adapter_json
 from carellama.model.gguf.converter import (
     CONVERT_AS,
     CONVERT_MODEL,
@@ -45,7 +45,7 @@ from carellama.model.readers import spell_config
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
-from carellama.weights import content_key, read_adapter_json
+from carellama.weights import content_key
 
 if TYPE_CHECKING:
     import torch

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from carellama.adapter_json import read_adapter_json
 from carellama.config.commands import AddModelOptions
 from carellama.config.environment import own_models_file
 from carellama.config.model import ModelOptions
@@ -34,7 +35,7 @@ from carellama.model.zoo.entries import (
 from carellama.model.zoo.licences import near_licence, spdx_of
 from carellama.run_record import RUN_FILE, read_run, weights_folder
 from carellama.templates.format import formats
-from carellama.weights import ADAPTER, base_fingerprint, is_adapter, read_adapter_json
+from carellama.weights import ADAPTER, base_fingerprint, is_adapter
 
 NAME = re.compile(r"[\w][\w.-]*")
 
