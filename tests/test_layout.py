@@ -44,16 +44,17 @@ IMPORTS: dict[str, set[str]] = {
     "rules": {"mention_table", "package_data", "text"},
     "stages": {"records"},
     "weights": set(),
+    "adapter_json": {"weights"},
     "config": {"hardware", "package_data", "stages"},  # hardware: defaults depend on what the machine computes in
-    "run_record": {"config", "files", "stages", "weights"},
+    "run_record": {"adapter_json", "config", "files", "stages", "weights"},
     "templates": {"package_data", "records", "text"},
     "privacy": {"package_data", "text"},
     "download": {"files", "retry", "text"},
     "store": {"config", "files", "records"},
     # templates.format: an entry of one's own names a chat format that exists
     "model": {
-        *("config", "download", "files", "hardware", "package_data", "run_record", "stages", "weights"),
-        "templates.format",
+        *("adapter_json", "config", "download", "files", "hardware", "package_data", "run_record", "stages"),
+        *("templates.format", "weights"),
     },
     # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
     "data": {
@@ -79,6 +80,7 @@ IMPORTS: dict[str, set[str]] = {
     # has the rules of triage; data.catalogue.entries: the licence of a dataset, for the model card
     "export": {
         *(
+            "adapter_json",
             "config",
             "data.catalogue.entries",
             "evaluate.triage",

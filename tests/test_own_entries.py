@@ -168,9 +168,13 @@ def test_the_licence_is_what_the_head_of_the_card_states(file: Path, folder: Pat
     ("name", "content", "said"),
     [
         ("adapter_config.json", b"{", "cannot read {}: Expecting"),
-        ("adapter_config.json", b"[]", r"cannot read {}: it holds \[\], not the settings"),
+        ("adapter_config.json", b"[]", "cannot read {}: it holds no object of settings"),
         ("adapter_config.json", b"\xff", "cannot read {}: it is not UTF-8 text"),
-        ("adapter_config.json", b'{"base_model_name_or_path": 5}', "{} names the base 5, which is no text"),
+        (
+            "adapter_config.json",
+            b'{"base_model_name_or_path": 5}',
+            "{} has base_model_name_or_path 5; it has to be a name",
+        ),
         ("README.md", b"\xff\xfe", "cannot read {}: it is not UTF-8 text"),
         ("README.md", b"---\nlicense: [\n---\n", "the head of {} is not YAML"),
         ("run.json", b'{"settings": []}', r"{} is not what a training writes: settings is \[\]"),

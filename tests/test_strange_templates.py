@@ -17,8 +17,9 @@ from carellama.evaluate.chat_formats.command import show
 from carellama.model.gguf.read import Header
 from carellama.model.load import load_tokenizer
 from carellama.records import Message
+from carellama.templates.format import OWN
 from carellama.templates.go_template import render_ollama
-from carellama.templates.template import OWN, Template, get_template
+from carellama.templates.template import Template, get_template
 from conftest import CHATML, make_tokenizer
 
 CALLS_ITSELF = "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}"

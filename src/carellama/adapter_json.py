@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from carellama.errors import UserError
+from carellama.errors import UserError, read_failure
 from carellama.weights import ADAPTER
 
 
@@ -63,7 +63,7 @@ def read_adapter_json(folder: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     if not isinstance(settings, dict):
         raise UserError(f"cannot read {path}: it holds no object of settings, as peft writes it")
     for key, (is_right, type_name) in TYPES.items():

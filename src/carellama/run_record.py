@@ -285,10 +285,8 @@ def _named_base(adapter: Path) -> tuple[str, str, str]:
         if isinstance(base, dict) and isinstance(base.get("repo"), str) and base["repo"]:
             return base["repo"], PULLED, "main"
     about = read_adapter_json(adapter)
-    named, revision = about.get("base_model_name_or_path"), about.get("revision")
-    return (
-        named.strip() if isinstance(named, str) else "", ADAPTER, revision if isinstance(revision, str) else "main"
-    )  # fmt: skip
+    named, revision = about.get("base_model_name_or_path") or "", about.get("revision")
+    return named.strip(), ADAPTER, revision if isinstance(revision, str) else "main"
 
 
 def _compare_foundation(adapter: str, then: list[dict[str, Any]], now: list[dict[str, Any]], *, allow: bool) -> None:
