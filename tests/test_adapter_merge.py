@@ -10,11 +10,24 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted, parse_weights
 from carellama.export.lora import extract_lora
 from conftest import make_model
+
+
+def experts():
+    """A layer of a random Qwen3 with four experts."""
+    torch.manual_seed(0)
+    return Qwen3MoeForCausalLM(
+        Qwen3MoeConfig(
+            vocab_size=50, hidden_size=16, intermediate_size=16, moe_intermediate_size=8, num_hidden_layers=1,
+            num_attention_heads=2, num_key_value_heads=1, num_experts=4, num_experts_per_tok=2,
+        )
+    ).eval()  # fmt: skip
+
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
 GATE = "model.layers.1.mlp.gate_proj.weight"
@@ -97,6 +110,43 @@ def test_equal_shares_without_weights_and_a_line_for_the_card(two) -> None:
     assert line == "adapters merged: first × 0.7, second × 0.3 (ties, density 0.4)"
 
 
+@pytest.mark.parametrize("kind", ["linear", "ties", "dare_linear", "dare_ties"])
+@pytest.mark.parametrize("copies", [2, 3])
+def test_an_adapter_merged_with_itself_is_that_adapter(kind, copies, two) -> None:
+    """ties took the mean of changes that had been divided by their number: half of the adapter, or a third."""
+    (folder, _), _ = two
+    alone = merge_weighted(make_model(), [folder, folder], AdapterMerge("linear")).state_dict()
+    merged = merge_weighted(make_model(), [folder] * copies, AdapterMerge(kind, density=1.0)).state_dict()
+    torch.testing.assert_close(merged[QUERY], alone[QUERY])
+    assert (merged[QUERY] - make_model().state_dict()[QUERY]).abs().max() > 0.01
+
+
+def test_experts_are_merged_as_well(tmp_path: Path) -> None:
+    """A LoRA on the matrices of experts (target_parameters) was a traceback."""
+    base = experts()
+    for seed, name in enumerate(("first", "second")):
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=2, target_modules=[], target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+        )
+        adapted = get_peft_model(experts(), config)
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                torch.nn.init.normal_(parameter, std=0.1)
+        adapted.save_pretrained(tmp_path / name)
+    before = base.state_dict()
+    both = [
+        PeftModel.from_pretrained(experts(), tmp_path / name).merge_and_unload().state_dict()
+        for name in ("first", "second")
+    ]
+    folders = [tmp_path / "first", tmp_path / "second"]
+    merged = merge_weighted(base, folders, AdapterMerge("linear", (0.7, 0.3))).state_dict()
+    changed = [name for name in before if not torch.equal(both[0][name], experts().state_dict()[name])]
+    assert len(changed) == 2
+    for name in changed:
+        torch.testing.assert_close(merged[name], 0.7 * both[0][name] + 0.3 * both[1][name])
+
+
 @pytest.mark.parametrize(
     ("weights", "count", "says"),
     [((0.7,), 2, "has 1 numbers for 2 adapters"), ((), 1, "combines several adapters, and --checkpoint_dir names 1")],
@@ -109,7 +159,7 @@ def test_weights_that_do_not_fit_are_refused(two, weights, count, says) -> None:
 
 def test_numbers_of_weights_are_read() -> None:
     assert parse_weights("0.7, 0.3") == (0.7, 0.3) and parse_weights(None) == ()
-    for bad in ("0.7,much", "nan,1"):
+    for bad in ("0.7,much", "nan,1", "1,,2", ",1"):
         with pytest.raises(UserError, match="is no number; give numbers like"):
             parse_weights(bad)
 

@@ -24,6 +24,7 @@ from typing import Any
 from carellama.errors import UserError
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
+UNPACKING = 2  # raised when the same .gguf becomes another folder: those of the cache are made again
 PIECE_BYTES = 512
 MOST_PIECES = 512  # of a file; of more tensors some are read, evenly
 LARGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
@@ -251,7 +252,7 @@ def _sample(path: Path, begins: int, about: Mapping[str, Any]) -> tuple[float, .
 
 def unpacked_name(path: Path) -> str:
     """The name of the folder of the cache that a .gguf file is unpacked to."""
-    return f"{path.stem}-{content_key(path)}"
+    return f"{path.stem}-{content_key(path)}-{UNPACKING}"
 
 
 def content_key(path: Path) -> str:

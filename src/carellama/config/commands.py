@@ -89,7 +89,7 @@ class ExportOptions(Options):
     merge: Literal["linear", "ties", "dare_linear", "dare_ties"] | None = option(
         "How several adapters of --checkpoint_dir are combined; default: each is put on those before it.", None
     )
-    merge_weights: str | None = option("merge: a number for each adapter; default: equal shares.", None, commas=True)
+    merge_weights: str | None = option("merge: a number for each adapter; default: all the same.", None, commas=True)
     merge_density: float = option("ties, dare: share of each change that is kept.", 0.5, above=0, at_most=1)
     merge_seed: int = option("dare: start of the random numbers.", 0)
     lora_base: str | None = option(

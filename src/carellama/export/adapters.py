@@ -3,11 +3,12 @@
     merge_weighted(network, [Path("cardiology"), Path("nursing")], AdapterMerge("ties", (0.7, 0.3), density=0.5))
 
 What is combined are the changes of the weights, B·A times the scale of its adapter, so adapters may differ in rank and
-layers. linear: their weighted sum. ties: of each change the largest share `density`, then per number the sign with
-the larger sum, and the weighted mean of what agrees with it (Yadav et al. 2023, arXiv:2306.01708). dare_linear and
-dare_ties: a random share 1 - `density` is dropped, and the rest enlarged by 1 / `density`, first (Yu et al. 2023,
-arXiv:2311.03099). The arithmetic is peft's (`peft.utils.merge_utils`). peft's `add_weighted_adapter` combines the
-factors A and B in place of their product, which is an approximation.
+layers. linear: their weighted sum. ties: of each change the largest share `density`, then per number the sign with the
+larger sum, and the mean of what agrees with it (Yadav et al. 2023, arXiv:2306.01708). dare_linear and dare_ties: a
+random share 1 - `density` is dropped, and the rest enlarged by 1 / `density`, first (Yu et al. 2023, arXiv:2311.03099).
+The arithmetic is peft's (`peft.utils.merge_utils`): in ties and dare_ties the sign is chosen without the weights, which
+multiply what the mean is taken of. peft's `add_weighted_adapter` combines the factors A and B in place of their
+product, which is an approximation.
 """
 
 from __future__ import annotations
@@ -30,7 +31,10 @@ Kind = Literal["linear", "ties", "dare_linear", "dare_ties"]
 
 @dataclass(frozen=True)
 class AdapterMerge:
-    """How several adapters become one change of the weights; no weights: each counts 1 / their number."""
+    """How several adapters become one change of the weights.
+
+    No weights: each counts 1 / their number where changes are summed, and 1 where a mean is taken (ties, dare_ties).
+    """
 
     kind: Kind
     weights: tuple[float, ...] = ()
@@ -45,7 +49,7 @@ class AdapterMerge:
                 "comma separated, or leave --merge out"
             )
         if not self.weights:
-            return [1 / len(folders)] * len(folders)
+            return [1.0 if self.kind.endswith("ties") else 1 / len(folders)] * len(folders)
         if len(self.weights) != len(folders):
             raise UserError(
                 f"--merge_weights has {len(self.weights)} numbers for {len(folders)} adapters: give one for each, in "
@@ -66,9 +70,7 @@ class AdapterMerge:
 def parse_weights(text: str | None) -> tuple[float, ...]:
     """Return the numbers of `--merge_weights`. Raises `UserError` for what is none."""
     found = []
-    for word in (text or "").split(","):
-        if not word.strip():
-            continue
+    for word in text.split(",") if text else ():
         try:
             number = float(word)
         except ValueError:
@@ -113,7 +115,8 @@ def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: Adap
     import torch
     from peft.utils import merge_utils
 
-    weight = layer.get_base_layer().weight
+    # of experts a parameter is adapted (target_parameters), of other layers the weight
+    weight = layer.get_param() if hasattr(layer, "get_param") else layer.get_base_layer().weight
     none = torch.zeros(weight.shape)
     changes = [
         layer.get_delta_weight(name).float().cpu() if name in (*layer.lora_A, *layer.lora_embedding_A) else none

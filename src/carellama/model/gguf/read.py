@@ -10,7 +10,7 @@ The other direction, from a folder to a .gguf, is `carellama.model.gguf.write`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,19 @@ from carellama.config.environment import model_home
 from carellama.errors import UserError
 from carellama.files import create_once, print_status
 from carellama.model.gguf.layout import read_layout
-from carellama.model.quiet import quiet_bars
+from carellama.model.gguf.positions import scaled_positions
+from carellama.model.quiet import quiet_bars, quiet_loading
 from carellama.model.readers import make_readable
 from carellama.weights import adapter_as_model, unpacked_name
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Byte-level vocabularies whose merges were learned with every digit apart, by llama.cpp's name for them
 # (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
 # of them and would keep numbers whole, as GPT-2 does: other tokens than the model was trained on.
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+FACTORS = "rope_f"  # begins the names of tensors that hold factors of positions and no weights
 AS_GPT2 = {"gpt-2", "phi-2", "jina-es", "jina-de", "roberta-bpe", "mpt", "olmo", "jais"}
 
 
@@ -54,7 +56,7 @@ class Header:
     def scales_positions(self) -> bool:
         """Return whether positions are scaled: by a fact (linear, YaRN) or by a tensor of factors (Llama 3.1)."""
         kind = self.of_architecture("rope.scaling.type") or "none"
-        return kind != "none" or any(name.startswith("rope_f") for name in self.tensors)
+        return kind != "none" or any(name.startswith(FACTORS) for name in self.tensors)
 
 
 def is_gguf(path: Path) -> bool:
@@ -73,7 +75,8 @@ def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """
     layout = read_layout(path)
     facts = {name: layout.fact(name, whole=name in arrays) for name in layout.metadata}
-    return Header(facts, sum(one.weights for one in layout.tensors), frozenset(one.name for one in layout.tensors))
+    weights = sum(one.weights for one in layout.tensors if not one.name.startswith(FACTORS))
+    return Header(facts, weights, frozenset(one.name for one in layout.tensors))
 
 
 def is_model(path: Path) -> bool:
@@ -114,14 +117,17 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
             _convert(path, making)
             for paper in papers:
                 shutil.copy(paper, making)
-    if "PreTrainedTokenizerFast" not in (folder / "tokenizer_config.json").read_text(encoding="utf-8"):
-        make_readable(folder)  # it was made by an earlier version
     return folder
 
 
 def _convert(path: Path, folder: Path) -> None:
     """Write the model folder of a .gguf."""
     header = read_model_header(path)
+    if (parts := header.facts.get("split.count", 1)) > 1:
+        raise UserError(
+            f"{path} is one of {parts} parts of a model: join them (llama-gguf-split --merge of llama.cpp), or take "
+            "the model's folder"
+        )
     needed, free = 2 * header.weights, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -136,18 +142,23 @@ def _convert(path: Path, folder: Path) -> None:
         config = AutoConfig.from_pretrained(source, gguf_file=name)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, config=config)
         set_pre_tokenizer(tokenizer, header.facts, path)
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            gguf_file=name,
-            config=config,
-            quantization_config=GgufConfig(dequantize=True),
-            dtype=torch.bfloat16,
-        )
+        if scaling := scaled_positions(path, header, config):
+            config.rope_parameters = {**config.rope_parameters, **scaling}
+        with quiet_loading(folder):
+            model, info = AutoModelForCausalLM.from_pretrained(
+                source,
+                gguf_file=name,
+                config=config,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.bfloat16,
+                output_loading_info=True,
+            )
     except (ValueError, NotImplementedError) as error:
         first = str(error).splitlines()[0]
         raise UserError(
             f"{path} cannot be converted ({first}): if it is whole, take the model's folder instead"
         ) from error
+    _check_whole(path, header, model, info)
     tokenizer.model_max_length = config.max_position_embeddings
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
@@ -159,6 +170,21 @@ def _convert(path: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     make_readable(folder)
     (folder / "README.md").write_text(_card(path, header), encoding="utf-8")
+
+
+def _check_whole(path: Path, header: Header, model: PreTrainedModel, info: Mapping[str, Collection[object]]) -> None:
+    """Refuse a file that lacks weights, which transformers makes up, and one with weights that it would leave out."""
+    if lacking := sorted(str(one) for key in ("missing_keys", "mismatched_keys") for one in info[key]):
+        raise UserError(
+            f"{path} lacks {len(lacking)} of the weights of its model (the first: {lacking[0]}): it is incomplete, "
+            "or of another architecture than it says"
+        )
+    more = header.weights - model.num_parameters()
+    if more > 0:
+        raise UserError(
+            f"{path} has {more:,} weights that transformers does not read from a file of the architecture "
+            f"{header.facts.get('general.architecture')}: take the model's folder instead"
+        )
 
 
 def set_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any], path: Path) -> None:
