@@ -36,7 +36,7 @@ PACKAGES: dict[str, tuple[list[str], list[str]]] = {
     "transformers 5": ([f"transformers=={version('transformers')}", "peft==0.21.2", "torch"], []),
     "tokenizers": ([], [f"tokenizers=={version('tokenizers')}"]),
     "llama.cpp": ([], ["xllamacpp==2026.10.11549"]),
-    "modelscope": (["modelscope==1.40.2", "requests", "tqdm"], []),
+    "modelscope": (["modelscope==1.40.2", "pyyaml", "requests", "tqdm"], []),
     # optimum-intel asks for nncf and torchvision, which text models do not need
     "openvino": (
         ["openvino-genai==2026.4.1.0", "transformers==4.57.6", "requests", "setuptools", "torch"],

@@ -133,7 +133,7 @@ def test_experts_are_merged_as_well(tmp_path: Path) -> None:
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.1)
-        adapted.save_pretrained(tmp_path / name)
+        adapted.save_pretrained(str(tmp_path / name))
     before = base.state_dict()
     both = [
         PeftModel.from_pretrained(experts(), tmp_path / name).merge_and_unload().state_dict()

@@ -50,7 +50,12 @@ def logits_of(folder: Path) -> torch.Tensor:
 
 
 def copy(
-    source: Path, target: Path, *, without: tuple[str, ...] = (), facts: dict[str, Any] | None = None, **tensors: Any
+    source: Path,
+    target: Path,
+    *,
+    without: str = "-",
+    facts: dict[str, Any] | None = None,
+    tensors: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Write a .gguf again with the `gguf` package, without some tensors and with other facts and tensors."""
     reader, writer = gguf.GGUFReader(source), gguf.GGUFWriter(str(target), "llama")
@@ -64,9 +69,9 @@ def copy(
         kind = {str: gguf.GGUFValueType.STRING, float: gguf.GGUFValueType.FLOAT32, int: gguf.GGUFValueType.UINT16}
         writer.add_key_value(key, value, kind[type(value)])
     for tensor in reader.tensors:
-        if not tensor.name.startswith(without or "-"):
+        if not tensor.name.startswith(without):
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    for name, weights in tensors.items():
+    for name, weights in (tensors or {}).items():
         writer.add_tensor(f"{name}.weight", weights.numpy())
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
         write()
@@ -87,7 +92,7 @@ def test_positions_are_scaled_as_the_converter_wrote_them(tmp_path: Path, tiny_t
     run_converter(CONVERT_AS + CONVERT_ALL, ["gpt-2", json.dumps(words)], "the models of this test")
     for name, logits in theirs.items():
         ours = logits_of(folder_of_gguf(tmp_path / f"{name}.gguf"))
-        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4, msg=lambda said, name=name: f"{name}: {said}")
+        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
         if name != "none":
             assert (logits - theirs["none"]).abs().max() > 0.01
 
@@ -95,7 +100,7 @@ def test_positions_are_scaled_as_the_converter_wrote_them(tmp_path: Path, tiny_t
 @pytest.mark.parametrize("lost", ["blk.1.", "blk.1.ffn_down", "output_norm", "blk.0.attn_q", "token_embd"])
 def test_a_file_without_some_weights_is_refused(lost: str, whole: Path, cache: Path) -> None:
     """transformers made them up, and the folder with these random weights was kept in the cache."""
-    part = copy(whole, whole.with_name("part.gguf"), without=(lost,))
+    part = copy(whole, whole.with_name("part.gguf"), without=lost)
     with pytest.raises(UserError, match=r"part.gguf lacks \d+ of the weights of its model \(the first: .*incomplete"):
         folder_of_gguf(part)
     assert not list(cache.glob("part*"))
@@ -105,7 +110,7 @@ def test_a_part_of_a_model_and_weights_without_use_are_refused(whole: Path) -> N
     part = copy(whole, whole.with_name("a-00001-of-00002.gguf"), facts={"split.no": 0, "split.count": 2})
     with pytest.raises(UserError, match="is one of 2 parts of a model: join them"):
         folder_of_gguf(part)
-    more = copy(whole, whole.with_name("more.gguf"), **{"blk.0.attn_sub_norm": torch.ones(64)})
+    more = copy(whole, whole.with_name("more.gguf"), tensors={"blk.0.attn_sub_norm": torch.ones(64)})
     with pytest.raises(UserError, match="has 64 weights that transformers does not read"):
         folder_of_gguf(more)
 
@@ -121,8 +126,10 @@ def test_a_part_of_a_model_and_weights_without_use_are_refused(whole: Path) -> N
         ({}, {"rope_factors_long": torch.ones(8)}, "by rope_factors_long.weight"),
     ],
 )
-def test_other_scalings_are_refused(facts: dict[str, Any], factors: dict[str, Any], how: str, whole: Path) -> None:
+def test_other_scalings_are_refused(
+    facts: dict[str, Any], factors: dict[str, torch.Tensor], how: str, whole: Path
+) -> None:
     facts = {f"llama.rope.scaling.{name}": value for name, value in facts.items()}
-    scaled = copy(whole, whole.with_name("scaled.gguf"), facts=facts, **factors)
+    scaled = copy(whole, whole.with_name("scaled.gguf"), facts=facts, tensors=factors)
     with pytest.raises(UserError, match=f"scaled.gguf scales its positions {how}"):
         folder_of_gguf(scaled)

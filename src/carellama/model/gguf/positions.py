@@ -1,6 +1,6 @@
 """The scaling of positions that a .gguf states, as transformers writes it in config.json.
 
-    scaled_positions(Path("model.gguf"), header, config)     # {"rope_type": "linear", "factor": 4.0}; {}: none
+    scaled_positions(path, header.facts, header.tensors, config)     # {"rope_type": "linear", "factor": 4.0}
 
 transformers drops it when it reads a .gguf (`modeling_gguf_pytorch_utils.load_gguf_checkpoint`). Linear scaling and
 YaRN stand in the metadata (ggml-org/ggml, docs/gguf.md, "RoPE scaling"). Of Llama 3.1's the file has only the factors
@@ -10,7 +10,7 @@ are the file's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedConfig
 
-    from carellama.model.gguf.read import Header
-
 FREQUENCIES = "rope_freqs.weight"
 # llama.cpp multiplies YaRN's factor of attention as the paper does unless `attn_factor` or `yarn_*` say otherwise
 YARN = {"type", "factor", "original_context_length", "finetuned"}
@@ -30,30 +28,30 @@ LLAMA3_ORIGINALS = tuple(2**power for power in range(6, 19))  # 8192 in all rele
 CLOSE = 1e-4  # of a factor: the file has them in float32
 
 
-def scaled_positions(path: Path, header: Header, config: PreTrainedConfig) -> dict[str, Any]:
-    """Return the settings of the scaling that a file states, to be put into `config.rope_parameters`.
+def scaled_positions(
+    path: Path, facts: Mapping[str, Any], tensors: Collection[str], config: PreTrainedConfig
+) -> dict[str, Any]:
+    """Return the settings of the scaling of a file that has one, to be put into `config.rope_parameters`.
 
-    Raises `UserError` for one that config.json cannot be given faithfully.
+    {}: transformers has read it. Raises `UserError` for one that config.json cannot be given faithfully.
     """
-    if not header.scales_positions:
-        return {}
-    stated = getattr(config, "rope_parameters", None)
-    if not isinstance(stated, dict) or "rope_theta" not in stated:
+    plain = getattr(config, "rope_parameters", None)
+    if not isinstance(plain, dict) or "rope_theta" not in plain:
         raise _refusal(path, "in a way of its own")  # none, or another for each kind of layer
-    if stated.get("rope_type", "default") != "default":
-        return {}  # transformers has read it
-    factors = sorted(name for name in header.tensors if name.startswith("rope_f"))
-    kind = header.of_architecture("rope.scaling.type") or "none"
+    if plain.get("rope_type", "default") != "default":
+        return {}
+    prefix = f"{facts['general.architecture']}.rope.scaling."
+    stated = {name.removeprefix(prefix): value for name, value in facts.items() if name.startswith(prefix)}
+    factors = sorted(name for name in tensors if name.startswith("rope_f"))
+    kind = stated.get("type") or "none"
     if factors == [FREQUENCIES] and kind == "none":
         return _llama3(path, config)
     if factors or kind not in ("linear", "yarn"):
         raise _refusal(path, f"by {kind if kind != 'none' else ', '.join(factors)}")
-    return _by_facts(path, header, kind)
+    return _by_facts(path, stated, kind)
 
 
-def _by_facts(path: Path, header: Header, kind: str) -> dict[str, Any]:
-    prefix = f"{header.facts['general.architecture']}.rope.scaling."
-    facts = {name.removeprefix(prefix): value for name, value in header.facts.items() if name.startswith(prefix)}
+def _by_facts(path: Path, facts: Mapping[str, Any], kind: str) -> dict[str, Any]:
     more = sorted(facts.keys() - (YARN if kind == "yarn" else {"type", "factor", "finetuned"}))
     if more or "factor" not in facts:
         raise _refusal(path, f"by {kind} {'with ' + ', '.join(more) if more else 'without a factor'}")

@@ -142,10 +142,12 @@ def _convert(path: Path, folder: Path) -> None:
         config = AutoConfig.from_pretrained(source, gguf_file=name)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, config=config)
         set_pre_tokenizer(tokenizer, header.facts, path)
-        if scaling := scaled_positions(path, header, config):
-            config.rope_parameters = {**config.rope_parameters, **scaling}
+        if header.scales_positions:
+            config.rope_parameters |= scaled_positions(path, header.facts, header.tensors, config)
         with quiet_loading(folder):
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model: PreTrainedModel
+            info: dict[str, Collection[object]]
+            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
                 source,
                 gguf_file=name,
                 config=config,
