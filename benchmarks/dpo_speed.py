@@ -64,7 +64,7 @@ def uncut(rows: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
 def write_ids(command: list[str], file: Path) -> None:
     """Write the ids that our command learns from, in its order, for the peer: prompt, chosen, rejected."""
     from carellama.data.encoding.prepare import prepare
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.records import IGNORED
     from carellama.templates.template import get_template
     from carellama.train.options import run_options

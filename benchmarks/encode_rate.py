@@ -25,7 +25,7 @@ from carellama.config.model import ModelOptions
 from carellama.config.run import RunOptions
 from carellama.data.datasets import Dataset, load_datasets
 from carellama.data.encoding.prepare import encode_dataset
-from carellama.model.load import load_tokenizer
+from carellama.model.tokenizer import load_tokenizer
 from carellama.records import Chat
 from carellama.templates.template import Template, get_template
 from carellama.train.options import run_options

@@ -31,7 +31,8 @@ from carellama.data.encoding.encode import Encoder
 from carellama.evaluate.chat_formats import check
 from carellama.evaluate.chat_formats.candidates import candidates
 from carellama.evaluate.chat_formats.verdict import Verdict
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer
 from carellama.records import Chat, Message
 from carellama.templates.template import get_template
 

@@ -22,7 +22,8 @@ from carellama.config.model import ModelOptions
 from carellama.export.parity.rewards import conversations
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters
-from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer, match_tokenizer, tokenizer_checkpoint
 from carellama.model.zoo.resolve import EMBEDDED, model_folder
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder

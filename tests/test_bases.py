@@ -23,8 +23,9 @@ from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters, merge_adapters
-from carellama.model.load import load_model, load_tokenizer, match_tokenizer, model_class
+from carellama.model.load import load_model, model_class
 from carellama.model.packed_attention import NotPacked, choose, packed_attention
+from carellama.model.tokenizer import load_tokenizer, match_tokenizer
 from carellama.records import Message
 from carellama.templates.template import get_template
 from carellama.train.batch_layout import choose_collator, no_packing_reason, padded_attention

@@ -19,8 +19,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.parity.rewards import conversations
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
 from carellama.model.readers import SIGMOID_ROUTERS, make_readable, readable_config
+from carellama.model.tokenizer import load_tokenizer
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder
 from exporting import export

@@ -16,9 +16,10 @@ from carellama.config.run import OUTPUT, RUN_OPTIONS, UNREAD
 from carellama.errors import UserError
 from carellama.model import load
 from carellama.model.adapter_plan import plan_adapters
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
 from carellama.model.lora import TRAINED_ADAPTER
 from carellama.model.meta import apply_adapters_meta, meta_model
+from carellama.model.tokenizer import load_tokenizer
 from carellama.model.zoo import resolve
 from carellama.package_data import package_yaml
 from carellama.records import Chat, Pair, Question, Text

@@ -20,7 +20,7 @@ from carellama.data.convert import BadRecord
 from carellama.data.encoding.prompts import exam_prompt, numbered_passages, prepare_tasks, prompt_ids
 from carellama.engine.transformers.engine import TransformersEngine
 from carellama.errors import UserError
-from carellama.model.load import load_tokenizer
+from carellama.model.tokenizer import load_tokenizer
 from carellama.records import Message, Question
 from carellama.templates.template import get_template
 from carellama.templates.tokenize import GroupEncoder

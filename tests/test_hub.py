@@ -19,7 +19,8 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.files import create_once
 from carellama.model.gguf import read as gguf
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer
 from carellama.model.zoo import resolve as hub
 from carellama.model.zoo.pull import with_named_weights
 from conftest import make_tokenizer

@@ -56,10 +56,10 @@ IMPORTS: dict[str, set[str]] = {
         *("adapter_json", "config", "download", "files", "hardware", "package_data", "run_record", "stages"),
         *("templates.format", "weights"),
     },
-    # model.load, model.zoo.pull: the tokenizer that counts the tokens of a mix, also of a model by its name
+    # model.load: positions; model.tokenizer, model.zoo.pull: the tokenizer that counts tokens, also of a named model
     "data": {
         *("config", "download", "files", "package_data", "privacy", "records", "stages", "templates", "text"),
-        *("model.load", "model.vocabulary", "model.zoo.pull"),
+        *("model.load", "model.tokenizer", "model.vocabulary", "model.zoo.pull"),
         *("store.cipher", "store.database", "store.feedback"),  # what persons thought of answers
     },
     "engine": {

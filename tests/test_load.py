@@ -14,7 +14,8 @@ import torch
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.hardware import fastest_dtype
-from carellama.model.load import load_model, load_tokenizer, match_tokenizer
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer, match_tokenizer
 from conftest import make_model, make_tokenizer
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])

@@ -17,7 +17,8 @@ from carellama.data.encoding import token_cache as cache
 from carellama.data.encoding.examples import Examples, metric_names
 from carellama.data.encoding.prepare import conversations, prepare
 from carellama.errors import UserError
-from carellama.model.load import load_config, load_tokenizer
+from carellama.model.load import load_config
+from carellama.model.tokenizer import load_tokenizer
 from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.options import run_options

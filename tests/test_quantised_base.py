@@ -11,7 +11,8 @@ import torch
 from carellama.config.model import ModelOptions
 from carellama.export import quantised_base
 from carellama.export.quantised_base import better_base
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer
 from conftest import make_model
 from exporting import export
 from test_adapter_merge import make_adapter

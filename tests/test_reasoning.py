@@ -16,7 +16,7 @@ from carellama.engine.generate import stream as stream_of
 from carellama.engine.reasoning import split_reasoning
 from carellama.engine.scripted import ScriptedEngine
 from carellama.evaluate.predict import PREDICTIONS, predict
-from carellama.model.load import load_tokenizer
+from carellama.model.tokenizer import load_tokenizer
 from carellama.records import Chat, Message
 from carellama.templates.template import get_template
 from carellama.train import run as runs

@@ -14,8 +14,8 @@ import pytest
 from carellama.config.model import ModelOptions
 from carellama.data.encoding.encode import Encoder
 from carellama.errors import UserError
-from carellama.model.load import load_tokenizer
 from carellama.model.sentencepiece_tokenizer import CHATGLM, CHATGLM3, plain_ids, read_model, tokenizer_of
+from carellama.model.tokenizer import load_tokenizer
 from carellama.records import Chat, Message
 from carellama.templates.template import get_template
 from conftest import REPOSITORY

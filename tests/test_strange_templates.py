@@ -15,7 +15,7 @@ from carellama.engine.tokenizer import of_folder
 from carellama.errors import UserError
 from carellama.evaluate.chat_formats.command import show
 from carellama.model.gguf.read import Header
-from carellama.model.load import load_tokenizer
+from carellama.model.tokenizer import load_tokenizer
 from carellama.records import Message
 from carellama.templates.format import OWN
 from carellama.templates.go_template import render_ollama

@@ -21,7 +21,8 @@ from carellama.errors import UserError
 from carellama.export import command as exporting
 from carellama.model.adapter_plan import plan_adapters
 from carellama.model.adapters import apply_adapters, merge_adapters
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer
 from carellama.templates.template import get_template
 from carellama.train import run as runs
 from carellama.train.causal import CausalTrainer

@@ -18,7 +18,8 @@ from carellama.config.model import ModelOptions
 from carellama.data import vocabulary as pieces
 from carellama.engine.transformers.load import load as load_engine
 from carellama.errors import UserError
-from carellama.model.load import load_model, load_tokenizer
+from carellama.model.load import load_model
+from carellama.model.tokenizer import load_tokenizer
 from carellama.model.vocabulary import add_tokens, begin, grow, pieces_of, put, read_tokens
 from carellama.train import run as runs
 from carellama.train.options import run_options

@@ -22,7 +22,8 @@ from carellama.config.model import ModelOptions
 from carellama.download import http
 from carellama.errors import UserError
 from carellama.model.digests import check_digests
-from carellama.model.load import _check_hub_access, load_model, load_tokenizer
+from carellama.model.load import _check_hub_access, load_model
+from carellama.model.tokenizer import load_tokenizer
 from carellama.model.zoo import entries, pull_command, verify
 from carellama.model.zoo.delta import apply_delta
 from carellama.model.zoo.entries import ModelEntry

@@ -253,7 +253,7 @@ def _write(
 
 def _tokenizer(model: str) -> PreTrainedTokenizerBase:
     from carellama.config.model import ModelOptions
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.model.zoo.pull import with_named_weights
 
     return load_tokenizer(with_named_weights(ModelOptions(model_name_or_path=model), DataOptions())[0])

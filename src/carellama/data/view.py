@@ -94,7 +94,7 @@ def _visible(text: str) -> str:
 def _encoder(arguments: ViewOptions) -> Callable[..., str]:
     """A function from a record to its tokens as text."""
     from carellama.config.model import ModelOptions
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.model.zoo.pull import with_named_weights
     from carellama.templates.template import get_template
 

@@ -103,7 +103,7 @@ def _training(arguments: TokenizerOptions) -> str:
 
 def learn(arguments: TokenizerOptions) -> Learned:
     """Find the pieces. Raises `UserError` for texts without Chinese, and a tokenizer that cannot be extended."""
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.model.vocabulary import put
     from carellama.model.zoo.pull import with_named_weights
 

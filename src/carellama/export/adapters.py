@@ -96,7 +96,7 @@ def merge_weighted(
 
     weights = torch.tensor(merge.weights_of(folders))
     for folder in folders:
-        _check_plain(folder)
+        _check_plain(folder, allow_pickle=allow_pickle)
     adapted: Any = network
     names = [f"part{number}" for number in range(len(folders))]
     for name, folder in zip(names, folders, strict=True):
@@ -129,7 +129,8 @@ def _change(layer: Any, names: Sequence[str], weights: torch.Tensor, merge: Adap
     weight.data = (weight.data.float() + change.to(weight.device)).to(weight.dtype)
 
 
-def _check_plain(folder: Path) -> None:
+def _check_plain(folder: Path, *, allow_pickle: bool) -> None:
+    from carellama.model.adapter_files import whole_modules
     from carellama.model.adapter_plan import beyond_lora_reason
 
     config = read_adapter_json(folder)
@@ -140,6 +141,8 @@ def _check_plain(folder: Path) -> None:
         reason = "is a DoRA, whose change is no sum"
     elif config.get("modules_to_save") or config.get("trainable_token_indices"):
         reason = "has whole modules or tokens of its own, of which there can be only one"
+    elif whole := whole_modules(folder, allow_pickle=allow_pickle):
+        reason = f"has {next(iter(whole.values())).name} whole, of which there can be only one"
     else:
         reason = beyond_lora_reason(config)
     if reason:

@@ -34,7 +34,8 @@ def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dty
     """
     from carellama.export.cards.facts import find_base
     from carellama.model.gguf.write import base_folder
-    from carellama.model.load import load_model, load_tokenizer
+    from carellama.model.load import load_model
+    from carellama.model.tokenizer import load_tokenizer
 
     place = base_folder(base)
     of_base = replace(base, model_name_or_path=str(place))

@@ -74,14 +74,8 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
     """
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, check_mergeable
-    from carellama.model.load import (
-        checkpoint_kind,
-        load_model,
-        load_tokenizer,
-        match_tokenizer,
-        stored_dtype,
-        tokenizer_checkpoint,
-    )
+    from carellama.model.load import checkpoint_kind, load_model, stored_dtype
+    from carellama.model.tokenizer import check_same_tokens, load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     model, data = with_named_weights(model, DataOptions(template=template_name))
     if model.quantization_bit:
@@ -102,6 +96,7 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
         adapted = apply_adapters(base, plan)
         check_mergeable(adapted)  # before minutes are spent on asking it
     else:
+        check_same_tokens(model)
         if base.num_parameters() <= EXACT_WEIGHTS:
             base.float()  # so that the rounding of what is written shows in the comparison
         adapted = merge_weighted(base, [*plan.merged, *plan.unmerged], merge, allow_pickle=model.allow_pickle)

@@ -102,7 +102,7 @@ def check_targets(context: ExportContext) -> None:
     from carellama.export.web.chat import chat_data
     from carellama.model.gguf.importance import load_importance
     from carellama.model.gguf.write import base_folder, check_convertible
-    from carellama.model.load import tokenizer_checkpoint
+    from carellama.model.tokenizer import tokenizer_checkpoint
     from carellama.safety.notices import known_country
 
     options, source, model = context.options, context.source, context.source.model

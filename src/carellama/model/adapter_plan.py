@@ -135,6 +135,8 @@ def _not_combinable_reason(config: Mapping[str, object]) -> str:
         return reason
     if config.get("use_dora"):
         return "is a DoRA adapter, whose effect depends on those before it"
+    if config.get("modules_to_save"):
+        return "has whole modules of its own"
     return "brings rows of new tokens" if config.get("trainable_token_indices") else ""
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 from carellama.adapter_json import usable_settings
 from carellama.config.finetuning import FinetuningOptions
 from carellama.errors import UserError, nearest
+from carellama.model.adapter_files import make_room, whole_modules
 from carellama.model.adapter_plan import AdapterPlan, check_resumed, read_adapter_config
 from carellama.model.finite import check_finite
 from carellama.model.load import SCORE_HEAD
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
+
+# keys of peft for weights of the base, and for a module that it writes a second time under its own name
+OF_BASE = (".base_layer.", ".original_module.", ".modules_to_save.")
 
 
 def apply_adapters(model: PreTrainedModel, plan: AdapterPlan, new_tokens: Sequence[int] = ()) -> AnyModel:
@@ -227,7 +231,7 @@ def _settle_tied_weights(model: PreTrainedModel) -> None:
 
     entry, head = model.get_input_embeddings(), model.get_output_embeddings()
     first, second = getattr(entry, "weight", None), getattr(head, "weight", None)
-    if tying_configs(model) and first is not None and second is not None and torch.equal(first, second):
+    if tying_configs(model.config) and first is not None and second is not None and torch.equal(first, second):
         cast("torch.nn.Linear", head).weight = cast("torch.nn.Embedding", entry).weight
     state_own_head(model)
 
@@ -297,7 +301,9 @@ def load_adapter(
     except SafetensorError as error:
         raise UserError(f"{folder / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
     check_finite(weights.items(), f"the adapter {folder}: ")
-    problem, bare = _shape_mismatch_reason(base, weights), base.device.type == "meta"  # a model without weights
+    bare = base.device.type == "meta"  # a model without weights
+    whole = whole_modules(folder, allow_pickle=allow_pickle)
+    problem = make_room(model, folder, whole, trained=trained) or _shape_mismatch_reason(base, weights)
     if not problem:
         try:
             with quiet_peft(), usable_settings(folder):
@@ -312,7 +318,8 @@ def load_adapter(
         except (RuntimeError, ValueError) as error:  # weights of other sizes, or no layer that it adapts
             problem = " ".join(str(error).split())[:200]
         else:
-            problem = _missing_weights_reason(adapted, name, weights)
+            replacing = {key for key, module in whole.items() if module.replaces_base}
+            problem = _missing_weights_reason(adapted, name, weights, replacing)
     if problem:
         raise UserError(
             f"the adapter {folder}, trained on {origin}, does not belong to {base.config.name_or_path}: {problem}"
@@ -338,13 +345,15 @@ def peft_config(folder: Path, base: PreTrainedModel, weights: dict[str, torch.Te
     return config
 
 
-def _missing_weights_reason(model: PeftModel, name: str, weights: dict[str, torch.Tensor]) -> str:
+def _missing_weights_reason(model: PeftModel, name: str, weights: Collection[str], replacing: Collection[str]) -> str:
     """Say which weights of an adapter found no place in the model, or which of its places found none; or nothing."""
     from peft import get_peft_model_state_dict
 
     taken = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     # weights of the base itself, as peft adds those of an embedding; a second LoRA on experts lies under base_layer too
-    weights = {key: weight for key, weight in weights.items() if ".lora_" in key or ".base_layer." not in key}
+    weights = {
+        key for key in weights if ".lora_" in key or not (key in replacing or any(part in key for part in OF_BASE))
+    }
     places, layers = ({key.rpartition(".lora_")[0] or key for key in keys} for keys in (weights, taken))
     if places == layers:
         here, asked = ({key.removesuffix(".weight") for key in keys} for keys in (weights, taken))

@@ -1,9 +1,8 @@
-"""Base model and tokenizer, from any of the places that `carellama.model.zoo.resolve` finds.
+"""Base model, from any of the places that `carellama.model.zoo.resolve` finds.
 
     model = ModelOptions(model_name_or_path="smollm2-135m", quantization_bit=4)
-    tokenizer = load_tokenizer(model)
     network = load_model(model, dtype="bfloat16", attention=None)
-    bind(network, tokenizer)
+    match_tokenizer(network, load_tokenizer(model))    # of carellama.model.tokenizer
 
 The weights come from safetensors unless pickles are allowed; code of the model's runs only if it is trusted.
 The model stays on the CPU (a quantised one goes to the current GPU, if any); training and engines move it.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,10 +25,8 @@ from carellama.hardware import fastest_dtype
 from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_checkpoints
 from carellama.model.quiet import quiet_loading
-from carellama.model.readers import PAD_TOKENS
-from carellama.model.sentencepiece_tokenizer import find_tokenizer
 from carellama.model.sharded import is_sharded, read_shards
-from carellama.model.vocabulary import grow, state_own_head
+from carellama.model.vocabulary import state_own_head
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.fetch import check_whole
 from carellama.model.zoo.resolve import model_folder
@@ -38,79 +35,13 @@ from carellama.weights import ADAPTER
 
 if TYPE_CHECKING:
     import torch
-    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import BitsAndBytesConfig, PreTrainedConfig, PreTrainedModel
     from transformers.models.auto.auto_factory import _BaseAutoModelClass
 
 log = logging.getLogger(__name__)
 
 PICKLES = ("*.bin", "*.pt", "*.pth")
 SCORE_HEAD = "score"  # transformers' name of the head of a sequence classification model
-
-
-def load_tokenizer(model: ModelOptions) -> PreTrainedTokenizerBase:
-    """Return the tokenizer, padding on the left and with a pad token. Raises `UserError` if there is none.
-
-    It is that of the last checkpoint which brings tokens of its own, else that of the base; its chat template is that
-    of the last checkpoint, which may ask for answers without reasoning.
-    """
-    from transformers import AutoTokenizer
-
-    own_place = tokenizer_checkpoint(model)
-    place, shown = own_place or _model_source(model), own_place or _given(model)
-    with as_user_error(shown, "tokenizer"):
-        found = find_tokenizer(partial(_file_of, place, model))
-        tokenizer = found or AutoTokenizer.from_pretrained(place, padding_side="left", **_hub_kwargs(model))
-    if own := _chat_template(model):
-        tokenizer.chat_template = own
-    if tokenizer.eos_token is None:
-        raise UserError(f"the tokenizer of {shown} has no end token (eos_token): no answer could ever end")
-    if tokenizer.pad_token is None:
-        vocabulary = tokenizer.get_vocab()
-        tokenizer.pad_token = next((pad for pad in PAD_TOKENS if pad in vocabulary), tokenizer.eos_token)
-    return tokenizer
-
-
-def _file_of(place: Path | str, model: ModelOptions, name: str) -> Path | None:
-    """A file of a model folder, or of the hub; None: it has none of this name."""
-    if isinstance(place, Path):
-        return place / name if (place / name).is_file() else None
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
-    try:
-        return Path(
-            hf_hub_download(
-                place, name, revision=model.model_revision, cache_dir=model.cache_dir, token=model.hf_auth_token
-            )
-        )
-    except EntryNotFoundError:  # of its kind is what is neither here nor to be asked for: transformers says so
-        return None
-
-
-def tokenizer_checkpoint(model: ModelOptions) -> Path | None:
-    """The last checkpoint whose tokenizer counts: a whole model, or an adapter that was trained with new tokens."""
-    for name in reversed(model.checkpoints):
-        folder = Path(name).expanduser()
-        if not (folder / "tokenizer_config.json").is_file():
-            continue
-        if not (folder / ADAPTER).is_file():
-            return folder
-        try:
-            if read_adapter_json(folder).get("trainable_token_indices"):
-                return folder
-        except UserError:
-            continue  # refused with its reason where the adapter is put on
-    return None
-
-
-def _chat_template(model: ModelOptions) -> str | None:
-    """The chat template of the last checkpoint, where it has one."""
-    for name in reversed(model.checkpoints):
-        file = Path(name).expanduser() / "chat_template.jinja"
-        if file.is_file():
-            with as_user_error(name, "chat template"):
-                return file.read_text(encoding="utf-8")
-    return None
 
 
 def adapter_kind(folder: Path) -> ModelKind:
@@ -122,14 +53,14 @@ def load_config(model: ModelOptions) -> PreTrainedConfig:
     """Return the model's configuration, its positions stretched as `--rope_scaling` says."""
     from transformers import AutoConfig
 
-    place = _model_source(model)
-    with as_user_error(_given(model), "configuration"):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **_hub_kwargs(model))
+    place = model_source(model)
+    with as_user_error(given_name(model), "configuration"):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(place, **hub_kwargs(model))
     full = full_checkpoint(model)
     if full:
         with as_user_error(full, "configuration"):
             trained = AutoConfig.from_pretrained(full)
-            _check_same_architecture(config, _given(model), trained, full)
+            _check_same_architecture(config, given_name(model), trained, full)
         config.get_text_config().vocab_size = trained.get_text_config().vocab_size  # tokens may have been added
     if model.rope_scaling:
         _apply_rope_scaling(config, model.rope_scaling, model.rope_factor)
@@ -178,9 +109,9 @@ def load_model(
     config = load_config(model)
     if kind == "reward":
         config.num_labels, config.problem_type = 1, "regression"
-    place = full_checkpoint(model) or _model_source(model)
-    shown = full_checkpoint(model) or _given(model)
-    options = _hub_kwargs(model)
+    place = full_checkpoint(model) or model_source(model)
+    shown = full_checkpoint(model) or given_name(model)
+    options = hub_kwargs(model)
     options["dtype"] = getattr(torch, fastest_dtype() if dtype == "auto" else dtype)
     family: Any = auto_class(kind)
     source: Path | str | None = place
@@ -215,27 +146,6 @@ def load_model(
     return network
 
 
-def match_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, extended: bool = False) -> None:
-    """Check that the model knows every token of the tokenizer, and tell it the pad token.
-
-    One whose tokenizer was `extended` gets rows for the new tokens. Raises `UserError` for another tokenizer that is
-    larger than the model's vocabulary.
-    """
-    highest = max(tokenizer.get_vocab().values())
-    if extended:
-        grow(network, highest + 1)
-    embeddings = cast("torch.nn.Embedding", network.get_input_embeddings())
-    rows = embeddings.num_embeddings
-    if highest >= rows:
-        raise UserError(
-            f"the tokenizer has token {highest}, but the model {network.config.name_or_path} knows only "
-            f"{rows} tokens: they do not belong together"
-        )
-    network.config.pad_token_id = tokenizer.pad_token_id
-    if getattr(network, "generation_config", None) is not None:
-        network.generation_config.pad_token_id = tokenizer.pad_token_id
-
-
 def full_checkpoint(model: ModelOptions) -> Path | None:
     """The checkpoint that holds whole weights (of full or freeze training), if the first one does."""
     check_checkpoints(model.checkpoints)
@@ -251,7 +161,7 @@ def full_checkpoint(model: ModelOptions) -> Path | None:
 
 def checkpoint_kind(model: ModelOptions) -> ModelKind:
     """Whether the last checkpoint (or the base, where there is none) is a language model or a reward model."""
-    place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else _model_source(model)
+    place: Path | str = Path(model.checkpoints[-1]).expanduser() if model.checkpoints else model_source(model)
     if isinstance(place, Path) and (place / ADAPTER).is_file():
         return adapter_kind(place)
     if model.checkpoints:
@@ -266,18 +176,18 @@ def checkpoint_kind(model: ModelOptions) -> ModelKind:
 
 def public_name(model: ModelOptions) -> str:
     """Return the name of the weights for other programs: a folder, an id of the hub; never a cached copy."""
-    place = full_checkpoint(model) or _given(model)
+    place = full_checkpoint(model) or given_name(model)
     entry = find_entry(place) if isinstance(place, str) else None
     return entry.hub if entry else str(place)
 
 
-def _given(model: ModelOptions) -> Path | str:
+def given_name(model: ModelOptions) -> Path | str:
     """Return the base as it was given, for messages: a path, or the name of an embedded model or of the hub."""
     path = Path(model.model_name_or_path).expanduser()
     return path if path.exists() else model.model_name_or_path
 
 
-def _model_source(model: ModelOptions) -> Path | str:
+def model_source(model: ModelOptions) -> Path | str:
     """The model's folder, or the id of a hub model whose config.json could be fetched."""
     place = model_folder(model.model_name_or_path, accept_licence=model.accept_licence)
     if isinstance(place, str):
@@ -300,7 +210,7 @@ def _check_hub_access(name: str, revision: str, cache_dir: str | None, token: st
         chatter.set_verbosity(level)
 
 
-def _hub_kwargs(model: ModelOptions) -> dict[str, Any]:
+def hub_kwargs(model: ModelOptions) -> dict[str, Any]:
     """How the hub is asked, and whether the model's own code may run."""
     return {
         "revision": model.model_revision,

@@ -115,9 +115,9 @@ def grow(network: PreTrainedModel, size: int) -> None:
         network.resize_token_embeddings(size, mean_resizing=False)
 
 
-def tying_configs(network: PreTrainedModel) -> list[PreTrainedConfig]:
+def tying_configs(config: PreTrainedConfig) -> list[PreTrainedConfig]:
     """The configurations of a model, its own and that of its text part, that say embedding and head are one weight."""
-    both = {id(one): one for one in (network.config, network.config.get_text_config())}
+    both = {id(one): one for one in (config, config.get_text_config())}
     return [one for one in both.values() if getattr(one, "tie_word_embeddings", False)]
 
 
@@ -129,7 +129,7 @@ def state_own_head(network: PreTrainedModel) -> bool:
     """
     entry, head = network.get_input_embeddings(), network.get_output_embeddings()
     first, second = getattr(entry, "weight", None), getattr(head, "weight", None)
-    configs = tying_configs(network)
+    configs = tying_configs(network.config)
     if not configs or first is None or second is None or first is second:
         return False
     for config in configs:

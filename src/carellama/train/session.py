@@ -27,17 +27,10 @@ from carellama.errors import UserError, import_object, need
 from carellama.model import packed_attention as attention
 from carellama.model.adapter_plan import AdapterPlan, check_adapter_options, plan_adapters
 from carellama.model.adapters import apply_adapters, describe_trainable
-from carellama.model.load import (
-    checkpoint_kind,
-    load_config,
-    load_model,
-    load_tokenizer,
-    match_tokenizer,
-    model_class,
-    tokenizer_checkpoint,
-)
+from carellama.model.load import checkpoint_kind, load_config, load_model, model_class
 from carellama.model.lora import AnyModel
 from carellama.model.readers import find_pad_token
+from carellama.model.tokenizer import load_tokenizer, match_tokenizer, tokenizer_checkpoint
 from carellama.model.vocabulary import Added, add_tokens, begin
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED

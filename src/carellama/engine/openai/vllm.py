@@ -227,6 +227,8 @@ def load(
 
 def _weights(model: ModelOptions, arguments: EngineOptions) -> tuple[str, dict[str, Path]]:
     """The folder or hub id that is served, and the adapters on it by name."""
+    from carellama.model.tokenizer import check_base_tokens
+
     place = str(model_folder(model.model_name_or_path, accept_licence=model.accept_licence))
     modules = {name: Path(folder).expanduser().resolve() for name, folder in arguments.adapter_folders.items()}
     if taken := {BASE, CHECKPOINT} & set(modules):
@@ -246,6 +248,8 @@ def _weights(model: ModelOptions, arguments: EngineOptions) -> tuple[str, dict[s
             place = str(folder)
         else:
             raise UserError(f"--checkpoint_dir {folder} holds neither an adapter nor a model")
+    for folder in modules.values():
+        check_base_tokens(model, folder)
     return place, modules
 
 
@@ -284,7 +288,7 @@ def _chat_template(name: str, model: ModelOptions) -> str:
     form = lookup(formats(), name, "template")
     if form.bos != "tokenizer":
         return jinja_of(form)
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.templates.template import adds_bos
 
     return jinja_of(form, adds_bos=adds_bos(load_tokenizer(model)))

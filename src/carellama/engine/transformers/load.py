@@ -38,7 +38,8 @@ def load(
     """
     from carellama.model.adapter_plan import beyond_lora_reason, plan_adapters, read_adapter_config
     from carellama.model.adapters import apply_adapters, load_adapter
-    from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
+    from carellama.model.load import load_model
+    from carellama.model.tokenizer import check_base_tokens, load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     tokenizer = load_tokenizer(model)
     template = get_template(data.template, tokenizer)  # a wrong one shows before the weights are read
@@ -52,6 +53,7 @@ def load(
         folder = Path(arguments.adapter_folders[name]).expanduser()
         if reason := beyond_lora_reason(read_adapter_config(folder)):
             raise UserError(f"--adapters {name}={folder} {reason}: give it as --checkpoint_dir")
+        check_base_tokens(model, folder)
         prepared = load_adapter(prepared, folder, f"{BESIDE}{name}", allow_pickle=model.allow_pickle)
     if has_gpu() and not model.quantization_bit:  # bitsandbytes has put a quantised model there already
         prepared = prepared.to("cuda")

@@ -85,7 +85,7 @@ def _facts(form: Format) -> dict[str, Any]:
 
 def _of_model(model: ModelOptions) -> dict[str, Any]:
     """What a model is asked with: by the run.json of its checkpoint, its tokenizer, or the list of models."""
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.templates.template import get_template
 
     model, data = with_named_weights(model, PromptOptions())
@@ -114,7 +114,8 @@ def check(argv: Sequence[str]) -> None:
     from carellama.evaluate.chat_formats.check import check_formats
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters
-    from carellama.model.load import load_model, load_tokenizer, match_tokenizer, tokenizer_checkpoint
+    from carellama.model.load import load_model
+    from carellama.model.tokenizer import load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     model, _ = with_named_weights(given, PromptOptions())
     check_model(model)

@@ -51,7 +51,7 @@ class Source:
 
 def of_model(model: ModelOptions) -> list[Source]:
     """The training's format by run.json, where there is one, and the tokenizer's own."""
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.templates.template import get_template
 
     folder, given = Path(model.model_name_or_path).expanduser(), model.checkpoints
@@ -101,7 +101,7 @@ def _same(name: str, other: str) -> bool:
 
 def _trained_with_own(model: ModelOptions, checkpoint: Path) -> list[Source]:
     """A training with its tokenizer's own template, which stands in the checkpoint, and the model's tokenizer."""
-    from carellama.model.load import load_tokenizer
+    from carellama.model.tokenizer import load_tokenizer
     from carellama.templates.template import get_template
 
     tokenizer = load_tokenizer(model)

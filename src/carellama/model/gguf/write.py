@@ -107,12 +107,14 @@ def lora_gguf_of(model: ModelOptions, adapter: Path) -> Path:
     """
     from carellama.model.adapters import load_adapter
     from carellama.model.meta import meta_model
+    from carellama.model.tokenizer import check_base_tokens
 
     adapter = adapter.expanduser()
     settings = read_adapter_json(adapter)
     if reason := _no_plain_lora(settings):
         raise NotConvertible(f"{adapter} {reason}: give it as --checkpoint_dir, which merges it")
     base = base_folder(model)
+    check_base_tokens(model, adapter)
     target = model_home() / f"{adapter.name}-lora-{_key([adapter], 'lora', content_key(base / 'config.json'))}"
     with create_once(target) as making:
         if making:
@@ -173,8 +175,9 @@ def _merge(model: ModelOptions, folder: Path) -> None:
     """Write the model with its checkpoints merged, in the precision that the base is stored in."""
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, merge_adapters
-    from carellama.model.load import load_model, load_tokenizer, match_tokenizer, stored_dtype, tokenizer_checkpoint
+    from carellama.model.load import load_model, stored_dtype
     from carellama.model.readers import make_readable
+    from carellama.model.tokenizer import load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     if model.dtype == "auto":
         model = replace(model, dtype=stored_dtype(model))  # type: ignore[arg-type]

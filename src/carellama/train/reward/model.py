@@ -39,17 +39,9 @@ from carellama.errors import UserError
 from carellama.model import packed_attention as attention
 from carellama.model.adapter_plan import plan_adapters, read_adapter_config
 from carellama.model.adapters import apply_adapters
-from carellama.model.load import (
-    SCORE_HEAD,
-    adapter_kind,
-    full_checkpoint,
-    load_config,
-    load_model,
-    load_tokenizer,
-    match_tokenizer,
-    model_class,
-)
+from carellama.model.load import SCORE_HEAD, adapter_kind, full_checkpoint, load_config, load_model, model_class
 from carellama.model.lora import AnyModel
+from carellama.model.tokenizer import load_tokenizer, match_tokenizer
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, JSONObject, Message, Tokens
 from carellama.run_record import check_foundation, read_run
