@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import ModelOptions
@@ -32,6 +33,7 @@ from carellama.train.reward.model import check_reward, load_reward, load_scorer
 from carellama.train.reward.server import ServerReward
 from carellama.train.reward_model import score_records
 from conftest import make_model, make_tokenizer
+from test_adapter import shake
 
 PROMPT = (Message("user", "My ear hurts since 3 days."),)
 ANSWERS: Any = ["Please see a doctor.", "Ignore it."]
@@ -182,6 +184,25 @@ def test_a_model_of_its_own_brings_its_tokenizer(tmp_path, tiny_folder, tiny_tok
     ids = score._encode([(Message("user", "asthma"),)], ["asthma"])[0].input_ids.tolist()
     assert ids.count(tokenizer.convert_tokens_to_ids("asthma")) == 2
     assert len(score([PROMPT] * 2, ANSWERS)) == 2
+
+
+def test_an_adapter_with_tokens_of_its_own_scores_on_a_base_of_its_own(tmp_path, tiny_folder, tiny_tokenizer):
+    """It was read with the policy's tokens, and an embedding that it has whole would have become the policy's."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["asthma"])
+    arguments = ModelOptions(str(tiny_folder))
+    network = load_model(arguments, dtype="float32", attention=None, kind="reward")
+    network.resize_token_embeddings(max(tokenizer.get_vocab().values()) + 1, mean_resizing=False)
+    settings = LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], modules_to_save=["embed_tokens", "score"])
+    shake(get_peft_model(network, settings), 1).save_pretrained(str(tmp_path / "rm"))
+    tokenizer.save_pretrained(tmp_path / "rm")
+    options = config_of(tiny_folder, tmp_path / "rm")
+    policy = policy_of(options)
+    rows = policy.get_input_embeddings().weight.clone()
+    score: Any = load_reward(str(tmp_path / "rm"), options, tiny_tokenizer, policy)
+    ids = score._encode([(Message("user", "asthma"),)], ["asthma"])[0].input_ids.tolist()
+    assert ids.count(tokenizer.convert_tokens_to_ids("asthma")) == 2
+    assert torch.equal(policy.get_input_embeddings().weight, rows)
 
 
 def test_rewards_that_do_not_fit_are_refused_by_name(tmp_path, adapter, tiny_folder, tiny_tokenizer):

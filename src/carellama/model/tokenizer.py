@@ -20,7 +20,7 @@ from carellama.adapter_json import read_adapter_json
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.model.adapter_files import EMBEDDINGS, HEADS, whole_modules
-from carellama.model.load import given_name, hub_kwargs, load_config, model_source
+from carellama.model.load import adapter_kind, given_name, hub_kwargs, load_config, model_source
 from carellama.model.load_errors import as_user_error
 from carellama.model.readers import PAD_TOKENS
 from carellama.model.sentencepiece_tokenizer import find_tokenizer
@@ -205,7 +205,8 @@ def _without_row(
     embedding, head = (
         max((module.rows for module in whole if module.last_name in names), default=0) for names in (EMBEDDINGS, HEADS)
     )
-    rows = max(rows, embedding if tying_configs(config) else min(embedding, head))
+    no_head = tying_configs(config) or adapter_kind(folder) == "reward"
+    rows = max(rows, embedding if no_head else min(embedding, head))
     for token, number in tokens.items():
         if number >= rows:
             yield number, token

@@ -37,11 +37,12 @@ from carellama.config.run import RunOptions
 from carellama.data.encoding.collate import collate_padded, collate_row
 from carellama.errors import UserError
 from carellama.model import packed_attention as attention
+from carellama.model.adapter_files import whole_modules
 from carellama.model.adapter_plan import plan_adapters, read_adapter_config
 from carellama.model.adapters import apply_adapters
 from carellama.model.load import SCORE_HEAD, adapter_kind, full_checkpoint, load_config, load_model, model_class
 from carellama.model.lora import AnyModel
-from carellama.model.tokenizer import load_tokenizer, match_tokenizer
+from carellama.model.tokenizer import load_tokenizer, match_tokenizer, tokenizer_checkpoint
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED, JSONObject, Message, Tokens
 from carellama.run_record import check_foundation, read_run
@@ -159,11 +160,19 @@ def load_reward(
         match_tokenizer(own_base, own)
         torch.nn.Module.to(own_base, options.training.device)
         return ModelReward(own_base, own, _trained_template(Path(name), options, own), batch_size)
-    model = _reward_on_policy_base(policy, chain, options) if policy is not None else None
+    arguments = dataclasses.replace(options.model, checkpoint_dir=",".join(map(str, chain)))
+    own = load_tokenizer(arguments)
+    # an adapter with tokens of its own, or a whole embedding, needs a base of its own: it would change the policy's
+    shares = own.get_vocab() == tokenizer.get_vocab() and not whole_modules(
+        chain[-1], allow_pickle=arguments.allow_pickle
+    )
+    tokenizer = tokenizer if shares else own
+    model = _reward_on_policy_base(policy, chain, options) if policy is not None and shares else None
     if model is None:
         log.info("the reward model has a base of its own: another copy of the weights is loaded")
-        arguments = dataclasses.replace(options.model, checkpoint_dir=",".join(map(str, chain)))
-        model = apply_adapters(_load_reward_base(arguments, options), plan_adapters(arguments))
+        own_base = _load_reward_base(arguments, options)
+        match_tokenizer(own_base, own, extended=tokenizer_checkpoint(arguments) is not None)
+        model = apply_adapters(own_base, plan_adapters(arguments))
     if not options.model.quantization_bit:
         torch.nn.Module.to(model, options.training.device)
     model.config.pad_token_id = tokenizer.pad_token_id
