@@ -33,6 +33,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "user_defined_symbols": [f"<reserved_{number}>" for number in (102, 103, 106, 107)],
     },
     "internlm": {"model_type": "bpe", "split_digits": True, **PLAIN, "user_defined_symbols": ["<eoh>", "<eoa>"]},
+    "lines": {"model_type": "bpe", **PLAIN, "user_defined_symbols": ["\n", "\t"]},  # were cut out, and lost the space
     "unigram": {"model_type": "unigram", "normalization_rule_name": "identity", "byte_fallback": True},
     "no_bytes": {"model_type": "bpe", "normalization_rule_name": "nmt_nfkc", "allow_whitespace_only_pieces": True},
 }  # fmt: skip

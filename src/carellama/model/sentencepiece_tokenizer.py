@@ -207,7 +207,7 @@ def _backend(model: SentencePieceModel, extra: Mapping[int, str]) -> tuple[Token
         kind = model.pieces[number][2] if number < len(model.pieces) else CONTROL
         if number in extra or kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and MARK.fullmatch(text)):
             special.append(AddedToken(text, normalized=False, special=True))
-        elif kind == USER_DEFINED:
+        elif kind == USER_DEFINED and len(text) > 1:  # one character is never part of a merge: it needs no cutting out
             words.append(AddedToken(text, normalized=False, special=False))
     backend.add_tokens(words)
     backend.add_special_tokens(special)
