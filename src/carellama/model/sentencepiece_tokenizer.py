@@ -1,11 +1,11 @@
-"""A tokenizer of which only SentencePiece's tokenizer.model and Python code are there, without running that code.
+"""A tokenizer of which only SentencePiece's tokenizer.model is there, or this and Python code, which is not run.
 
     tokenizer = tokenizer_of(Path("tokenizer.model"), config, code="")      # config: its tokenizer_config.json
 
-ChatGLM2 and 3, Baichuan 1 and 2 and InternLM were released so. The model file has all that the ids depend on: pieces
-with scores and kinds, how texts are normalised, what becomes of unknown characters. It is written as a tokenizer of the
-package tokenizers, which has to give SentencePiece's own ids for `PROBES`, or it is refused. What their code adds is
-known here: the tokens that ChatGLM numbers behind the pieces, and bos in front of a text.
+ChatGLM2 and 3, Baichuan 1 and 2 and InternLM were released with code, the first Llamas without. The model file has all
+that the ids depend on: pieces with scores and kinds, how texts are normalised, what becomes of unknown characters. It
+is written as a tokenizer of the package tokenizers, which has to give SentencePiece's own ids for `PROBES`, or it is
+refused. What their code adds is known here: the tokens that ChatGLM numbers behind the pieces, and bos in front.
 
 carellama.model.sentencepiece_file goes the other way.
 """
@@ -16,8 +16,10 @@ import json
 import logging
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -45,7 +47,10 @@ UNIGRAM = 1  # sentencepiece_model.proto, TrainerSpec.ModelType
 MARK = re.compile(r"<[^<>\s]+>|\[[^\[\]\s]+\]")  # a user-defined piece that stands for markup, as <reserved_102>
 CHATGLM = ("[MASK]", "[gMASK]", "[sMASK]", "sop", "eop")  # numbered behind the pieces by tokenization_chatglm.py
 CHATGLM3 = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
-BEGINS = {"InternLMTokenizer": True, "InternLM2Tokenizer": True}  # whether bos stands first where the config is silent
+# Classes of transformers for any tokenizer.model; transformers 5 would give it Llama's rules, whatever the file says.
+PLAIN_CLASSES = ("", "LlamaTokenizer", "LlamaTokenizerFast")
+# where bos stands first if tokenizer_config.json says nothing
+BEGINS = dict.fromkeys((*PLAIN_CLASSES, "InternLMTokenizer", "InternLM2Tokenizer"), True)
 PROBES = (
     *PROBE.split("\n"),
     PROBE,
@@ -140,18 +145,34 @@ def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
         at += size
 
 
+def is_sentencepiece_file(path: Path) -> bool:
+    """Whether a tokenizer.model is SentencePiece's."""
+    try:
+        read_model(path)
+    except UserError:
+        return False
+    return True
+
+
 def find_tokenizer(file_of: Callable[[str], Path | None]) -> PreTrainedTokenizerFast | None:
-    """Return the tokenizer of a model that has SentencePiece's file and code of its own for it; None for other models.
+    """Return the tokenizer of a model that has SentencePiece's file and no tokenizer.json; None for other models.
 
     `file_of` returns a file of the model by its name.
     """
     settings = file_of("tokenizer_config.json")
     config = json.loads(settings.read_text(encoding="utf-8")) if settings else {}
     own_code = (config.get("auto_map") or {}).get("AutoTokenizer")
-    if not own_code or file_of("tokenizer.json") is not None or (path := file_of("tokenizer.model")) is None:
+    if not own_code and config.get("tokenizer_class", "") not in PLAIN_CLASSES:
         return None
+    if file_of("tokenizer.json") is not None or (path := file_of("tokenizer.model")) is None:
+        return None
+    if not own_code and not is_sentencepiece_file(path):  # Llama 3's first release has a file of tiktoken by this name
+        return None
+    for name in ("special_tokens_map.json", "added_tokens.json"):
+        if found := file_of(name):
+            config[name] = json.loads(found.read_text(encoding="utf-8"))
     module = str(own_code[0] if isinstance(own_code, list) else own_code).rpartition("--")[2].partition(".")[0]
-    code, jinja = file_of(f"{module}.py"), file_of("chat_template.jinja")
+    code, jinja = file_of(f"{module}.py") if own_code else None, file_of("chat_template.jinja")
     config |= {"chat_template": jinja.read_text(encoding="utf-8")} if jinja else {}  # it counts before the entry
     return tokenizer_of(path, config, code.read_text(encoding="utf-8") if code else "")
 
@@ -167,9 +188,13 @@ def tokenizer_of(path: Path, config: Mapping[str, Any], code: str = "") -> PreTr
     model = read_model(path)
     owner = str(config.get("tokenizer_class", ""))
     extra = _added_by_code(owner, code, len(model.pieces))
-    extra |= {int(number): _content(token) for number, token in config.get("added_tokens_decoder", {}).items()}
-    backend, names = _backend(model, extra)
-    _compare(backend, path, model.kind)
+    extra |= {number: text for text, number in config.get("added_tokens.json", {}).items()}
+    listed = config.get("added_tokens_decoder", {})
+    extra |= {int(number): _content(token) for number, token in listed.items()}
+    words = {int(number) for number, token in listed.items() if isinstance(token, Mapping) and not token.get("special")}
+    backend, names = _backend(model, extra, words if owner in PLAIN_CLASSES else ())
+    names |= _named_tokens(config, backend)
+    _compare(backend, path, model)
     _begin(backend, owner, config, names)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
@@ -178,6 +203,14 @@ def tokenizer_of(path: Path, config: Mapping[str, Any], code: str = "") -> PreTr
         chat_template=config.get("chat_template"),
         **{f"{name}_token": token for name, token in names.items() if token},
     )
+
+
+def _named_tokens(config: Mapping[str, Any], backend: Tokenizer) -> dict[str, str]:
+    """The tokens that tokenizer_config.json, or else special_tokens_map.json, names for unk, bos, eos and pad."""
+    stated = {**config.get("special_tokens_map.json", {}), **{key: one for key, one in config.items() if one}}
+    named = {name: stated.get(f"{name}_token") for name in ("unk", "bos", "eos", "pad")}
+    found = {name: _content(token) for name, token in named.items() if token}
+    return {name: token for name, token in found.items() if backend.token_to_id(token) is not None}
 
 
 def _content(token: object) -> str:
@@ -192,8 +225,10 @@ def _added_by_code(owner: str, code: str, size: int) -> dict[int, str]:
     return {size + at: name for at, name in enumerate(names)}
 
 
-def _backend(model: SentencePieceModel, extra: Mapping[int, str]) -> tuple[Tokenizer, dict[str, str]]:
-    """The tokenizer, and its unk, bos, eos and pad tokens."""
+def _backend(
+    model: SentencePieceModel, extra: Mapping[int, str], extra_words: Collection[int] = ()
+) -> tuple[Tokenizer, dict[str, str]]:
+    """The tokenizer, and its unk, bos, eos and pad tokens. `extra_words`: those of `extra` that are not special."""
     from tokenizers import AddedToken, Tokenizer
 
     texts = [extra.get(number, text) for number, (text, _, _) in enumerate(model.pieces)]
@@ -205,7 +240,9 @@ def _backend(model: SentencePieceModel, extra: Mapping[int, str]) -> tuple[Token
     special, words = [], []
     for number, text in enumerate(texts):
         kind = model.pieces[number][2] if number < len(model.pieces) else CONTROL
-        if number in extra or kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and MARK.fullmatch(text)):
+        if number in extra_words:
+            words.append(AddedToken(text, normalized=False, special=False))
+        elif number in extra or kind in (CONTROL, UNKNOWN) or (kind == USER_DEFINED and MARK.fullmatch(text)):
             special.append(AddedToken(text, normalized=False, special=True))
         elif kind == USER_DEFINED and len(text) > 1:  # one character is never part of a merge: it needs no cutting out
             words.append(AddedToken(text, normalized=False, special=False))
@@ -273,21 +310,45 @@ def _begin(backend: Tokenizer, owner: str, config: Mapping[str, Any], names: Map
         backend.post_processor = TemplateProcessing(single=" ".join([*front, "$A"]), special_tokens=numbered)
 
 
-def _compare(backend: Tokenizer, path: Path, kind: int) -> None:
-    """Refuse a tokenizer that does not give SentencePiece's ids."""
+def _compare(backend: Tokenizer, path: Path, model: SentencePieceModel) -> None:
+    """Refuse a tokenizer that does not give SentencePiece's ids.
+
+    Vocabularies that were put together, as Chinese ones on Llama's, have thousands of pieces of one score. Of these
+    SentencePiece joins the first in a text; a tokenizer.json has an order of all. A warning says how often it matters.
+    """
     from sentencepiece import SentencePieceProcessor
 
     theirs = SentencePieceProcessor(model_file=str(path))
     # The strings of control pieces are cut before they are tokenised, so that what a unigram makes of them counts less.
     if different := [text for text in RARE if plain_ids(backend, text) != theirs.encode(text)]:
         log.warning("%s: rare characters (%s) get other ids than SentencePiece gives", path, " ".join(different))
-    for text in (*PROBES, *(["<s> x </s> <unk> <0x41>"] if kind == BPE else [])):
+    crossing = list(_crossing_pieces(model))
+    if different := [text for text in crossing if plain_ids(backend, text) != theirs.encode(text)]:
+        log.warning(
+            "%s: pieces of one score are joined in another order than SentencePiece's in %d of %d texts that were made "
+            "to show it (the first: %s); ordinary text differs less often",
+            path, len(different), len(crossing), different[0],
+        )  # fmt: skip
+    for text in (*PROBES, *(["<s> x </s> <unk> <0x41>"] if model.kind == BPE else [])):
         ids = plain_ids(backend, text)
-        if ids != theirs.encode(text):
+        if ids != theirs.encode(text) and not different:
             raise UserError(
-                f"{path} cannot be read without its own code: {text!r} would get other ids than SentencePiece gives; "
-                "convert it with transformers' convert_slow_tokenizer and put the tokenizer.json beside it"
+                f"{path} cannot be read: {text!r} would get other ids than SentencePiece gives; "
+                "put a tokenizer.json beside it that gives these ids"
             )
+
+
+def _crossing_pieces(model: SentencePieceModel, most: int = 1000) -> Iterator[str]:
+    """Texts in which two pieces of one score overlap by a character, as 糖尿 and 尿病 in 糖尿病."""
+    if model.kind != BPE:
+        return
+    by_score = Counter(score for _, score, kind in model.pieces if kind == NORMAL)
+    tied = [text for text, score, kind in model.pieces if kind == NORMAL and len(text) > 1 and by_score[score] > 1]
+    begins: dict[str, list[str]] = {}
+    for text in tied:
+        begins.setdefault(text[0], []).append(text)
+    pairs = (first + second[1:] for first in tied for second in begins.get(first[-1], ())[:3])
+    yield from islice(pairs, most)
 
 
 def plain_ids(backend: Tokenizer, text: str) -> list[int]:

@@ -29,6 +29,7 @@ from carellama.weights import ADAPTER
 
 if TYPE_CHECKING:
     import torch
+    from tokenizers import Tokenizer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
@@ -122,8 +123,42 @@ def _read(place: Path | str, shown: Path | str, model: ModelOptions) -> PreTrain
     from transformers import AutoTokenizer
 
     with as_user_error(shown, "tokenizer"):
-        found = find_tokenizer(partial(_file_of, place, model))
-        return found or AutoTokenizer.from_pretrained(place, padding_side="left", **hub_kwargs(model))
+        file_of = partial(_file_of, place, model)
+        if found := find_tokenizer(file_of):
+            return found
+        tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **hub_kwargs(model))
+        if getattr(tokenizer, "is_fast", False) and (file := file_of("tokenizer.json")):
+            _follow_file(tokenizer, file)
+        return tokenizer
+
+
+def _follow_file(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Have the tokenizer cut text as its tokenizer.json says.
+
+    Classes of transformers 5 (Llama's, Qwen2's, Gemma's) take the vocabulary of the file and rules of their own: a text
+    of Llama 2 begins with another token then. transformers 4, the trainers of the field and vLLM follow the file.
+    """
+    from tokenizers import Tokenizer
+
+    own, stated = tokenizer.backend_tokenizer, Tokenizer.from_file(str(file))
+    if _rules(own) == _rules(stated):
+        return
+    for number, token in sorted(own.get_added_tokens_decoder().items()):
+        if stated.token_to_id(token.content) not in (number, None):
+            raise ValueError(f"{token.content!r} is token {number} of its configuration, and another of {file.name}")
+        (stated.add_special_tokens if token.special else stated.add_tokens)([token])
+    stated.no_padding()
+    stated.no_truncation()
+    stated.post_processor = own.post_processor  # it begins and ends texts as the configuration asks
+    tokenizer._tokenizer = stated  # noqa: SLF001 - transformers has no setter
+
+
+def _rules(backend: Tokenizer) -> tuple[object, ...]:
+    """What decides how a text is cut, beside the vocabulary; and how tokens are joined again."""
+    parts = (backend.normalizer, backend.pre_tokenizer, backend.decoder)
+    model = backend.model
+    flags = [getattr(model, name, None) for name in ("byte_fallback", "ignore_merges", "fuse_unk")]
+    return (*(part and part.__getstate__() for part in parts), type(model), *flags)
 
 
 def _file_of(place: Path | str, model: ModelOptions, name: str) -> Path | None:

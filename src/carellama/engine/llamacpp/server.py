@@ -82,7 +82,7 @@ class Server:
         self._socket = str(held.folder / "llama.sock")
         self._end = weakref.finalize(self, _end, held)  # at the interpreter's end too: its threads outlive no process
         try:
-            with _restore_signal_handlers():
+            with _delay_signals():
                 held.native = xllamacpp.Server(_parameters(xllamacpp, options, self._socket))
         except RuntimeError as error:
             self._end()
@@ -212,16 +212,26 @@ def _parameters(xllamacpp: Any, options: ServerOptions, address: str) -> Any:
 
 
 @contextmanager
-def _restore_signal_handlers() -> Iterator[None]:
-    """Put Python's handlers of signals back afterwards: some versions of the server take them over."""
+def _delay_signals() -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM afterwards, by Python's handlers, which some versions of the server replace.
+
+    An exception of a handler would drop the server as soon as it is made, and its destructor waits for ever.
+    """
+    if threading.current_thread() is not threading.main_thread():  # no other handles signals
+        yield
+        return
+    received: list[int] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for number in before:
+            signal.signal(number, lambda number, _: received.append(number))
         yield
     finally:
-        if threading.current_thread() is threading.main_thread():  # no other may
-            for number, handler in before.items():
-                if handler is not None:  # None: not Python's
-                    signal.signal(number, handler)
+        for number, handler in before.items():
+            if handler is not None:  # None: not Python's
+                signal.signal(number, handler)
+    for one in received:
+        signal.raise_signal(one)
 
 
 def _reason(answer: JSONObject) -> str:
