@@ -6,14 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from carellama.engine.base import Sampling, Unavailable, Unsupported, drain
 from carellama.engine.generate import stream as stream_of
+from carellama.engine.llamacpp import server
 from carellama.engine.llamacpp.engine import LlamaCppEngine, context_per_slot, kv_bytes_per_token
 from carellama.engine.llamacpp.scores import CHOICE_TOP_LOGPROBS
 from carellama.errors import UserError
@@ -213,6 +217,24 @@ def test_signals_stay_those_of_python(llama: LlamaCppEngine) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         drain(stream_of(llama, PROMPTS[0], GREEDY))
     assert drain(stream_of(llama, PROMPTS[0], GREEDY)).text
+
+
+def test_a_signal_while_a_model_loads_comes_after_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The exception of a handler dropped the server that was being made, and its destructor waited for ever."""
+    made = []
+
+    class Native:
+        def __init__(self, parameters: object) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)  # Python would run its handler here
+            made.append(parameters)
+
+    monkeypatch.setattr(server, "import_xllamacpp", lambda: SimpleNamespace(Server=Native))
+    monkeypatch.setattr(server, "_parameters", lambda *_: "parameters")
+    with pytest.raises(KeyboardInterrupt):
+        server.Server(server.ServerOptions(tmp_path / "model.gguf", context_tokens=8))
+    assert made == ["parameters"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.slow

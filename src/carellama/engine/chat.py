@@ -38,8 +38,8 @@ from carellama.text import opens_reasoning
 TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 ADDS_BOS = "tokenizer.ggml.add_bos_token"  # whether a text begins with the bos token
 VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
-# Kinds of tokens (ggml-org/llama.cpp, include/llama.h): one that no text stands for, and one that was added.
-CONTROL, USER_DEFINED = 3, 4
+# Kinds of tokens (ggml-org/llama.cpp, include/llama.h): two that no text stands for, and one that was added.
+UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Chat:
     bos: str
     eos: str
     stops: tuple[str, ...]
-    marks: tuple[str, ...]  # the strings of control tokens
+    marks: tuple[str, ...]  # the strings of control tokens, and of the unknown one, which llama.cpp reads as well
     more: tuple[str, ...] = ()  # markup that is no control token, as <tool_call>: text in a person's words
 
     @cached_property
@@ -143,7 +143,7 @@ def chat_of(header: Header, template: str | None) -> Chat:
     """
     tokens: list[str] = header.facts.get(TOKENS) or []
     kinds: list[int] = header.facts.get(KINDS) or []
-    marks = tuple(token for token, kind in zip(tokens, kinds, strict=False) if kind == CONTROL and token)
+    marks = tuple(token for token, kind in zip(tokens, kinds, strict=False) if kind in (CONTROL, UNKNOWN) and token)
 
     def token(name: str) -> str:
         at = header.facts.get(f"tokenizer.ggml.{name}_token_id")

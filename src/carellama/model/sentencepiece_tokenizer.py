@@ -225,6 +225,16 @@ def _added_by_code(owner: str, code: str, size: int) -> dict[int, str]:
     return {size + at: name for at, name in enumerate(names)}
 
 
+def backend_of(model: SentencePieceModel) -> Tokenizer:
+    """Return a tokenizer of these pieces; it begins and ends no text."""
+    return _backend(model, {})[0]
+
+
+def has_user_words(model: SentencePieceModel) -> bool:
+    """Whether there are user-defined pieces that stand within words: what follows them would get a space in front."""
+    return any(kind == USER_DEFINED and len(text) > 1 and not MARK.fullmatch(text) for text, _, kind in model.pieces)
+
+
 def _backend(
     model: SentencePieceModel, extra: Mapping[int, str], extra_words: Collection[int] = ()
 ) -> tuple[Tokenizer, dict[str, str]]:

@@ -58,6 +58,7 @@ from carellama.files import print_status
 from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.read import Header, read_model_header
 from carellama.records import JSONObject
+from carellama.templates.tokenize import ANCHORS
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptOptions
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 MIN_CONTEXT = 2048  # tokens; it is not made smaller than this for want of memory
 KV_MEMORY_SHARE = 0.5  # of the free memory, that the caches of all slots may take
 EMBED_TOKENS = 2048  # of a text that a vector is made of
+SENTENCEPIECE = ("llama", "t5")  # llama.cpp's names of vocabularies that put a space before a text
 SAMPLERS = ("penalties", "temperature", "top_k", "top_p", "min_p")  # in the order of transformers
 
 
@@ -116,6 +118,8 @@ class LlamaCppEngine:
         self.adapters = tuple(adapters or ())
         self.chat = chat_of(header, template)
         self._words = len(header.facts.get(TOKENS) or ())
+        pieces = header.facts.get("tokenizer.ggml.model") in SENTENCEPIECE
+        self._prefixes = pieces and header.facts.get("tokenizer.ggml.add_space_prefix", True)
         self._pool = WorkerPool(parallel, "carellama-llamacpp")
         files = tuple((adapters or {}).values())
         self._options = ServerOptions(path, self.context_tokens, parallel, files, gpu_layers, threads=threads)
@@ -138,8 +142,7 @@ class LlamaCppEngine:
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
             pieces = self.chat.pieces(messages, tools)
-            ids = [token for piece in pieces for token in self._server.tokenize(piece, marks=True)]
-            return "".join(pieces), self._start(ids)
+            return "".join(pieces), self._start(self._joined(pieces, marks=True))
 
         tokenize = partial(self.tokenize, begin=True)
         limit = self.context_tokens
@@ -199,8 +202,22 @@ class LlamaCppEngine:
     def tokenize(self, text: str, *, begin: bool = False, marks: bool = False) -> list[int]:
         """Return the tokens of a text, see `Engine.tokenize`."""
         parts = [text] if marks else self.chat.cut_marks(text)
-        ids = [token for part in parts for token in self._server.tokenize(part, marks=marks)]
+        ids = self._joined(parts, marks=marks)
         return self._start(ids) if begin else ids
+
+    def _joined(self, parts: Sequence[str], *, marks: bool) -> list[int]:
+        """Return the tokens of a text in parts, all but the first without SentencePiece's space in front."""
+        ids = self._server.tokenize(parts[0], marks=marks) if parts else []
+        for part in parts[1:]:
+            ids += self._continued(part, marks=marks)
+        return ids
+
+    def _continued(self, part: str, *, marks: bool) -> list[int]:
+        for anchor in ANCHORS if self._prefixes else ():
+            before, ids = self._server.tokenize(anchor), self._server.tokenize(anchor + part, marks=marks)
+            if ids[: len(before)] == before:
+                return ids[len(before) :]
+        return self._server.tokenize(part, marks=marks)
 
     def detokenize(self, ids: Sequence[int]) -> str:
         """Return the text of tokens."""

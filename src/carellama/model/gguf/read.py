@@ -22,6 +22,7 @@ from carellama.model.gguf.layout import read_layout
 from carellama.model.gguf.positions import scaled_positions
 from carellama.model.quiet import quiet_bars, quiet_loading
 from carellama.model.readers import make_readable
+from carellama.model.sentencepiece_file import BPE, BYTES, UNKNOWN
 from carellama.weights import adapter_as_model, unpacked_name
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
 # of them and would keep numbers whole, as GPT-2 does: other tokens than the model was trained on.
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+PIECES = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
+TOKEN_KEYS = {"bos": "bos", "eos": "eos", "pad": "padding"}
 FACTORS = "rope_f"  # begins the names of tensors that hold factors of positions and no weights
 AS_GPT2 = {"gpt-2", "phi-2", "jina-es", "jina-de", "roberta-bpe", "mpt", "olmo", "jais"}
 
@@ -142,6 +145,8 @@ def _convert(path: Path, folder: Path) -> None:
         config = AutoConfig.from_pretrained(source, gguf_file=name)
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, config=config)
         set_pre_tokenizer(tokenizer, header.facts, path)
+        if header.facts.get("tokenizer.ggml.model") == "llama":
+            set_pieces(tokenizer, read_header(path, PIECES))
         if header.scales_positions:
             config.rope_parameters |= scaled_positions(path, header.facts, header.tensors, config)
         with quiet_loading(folder):
@@ -209,6 +214,34 @@ def set_pre_tokenizer(tokenizer: PreTrainedTokenizerBase, facts: dict[str, Any],
             f"{path}: its tokenizer splits words as {split!r}, which is not known here; "
             "take the model's folder or hub id instead of the .gguf"
         )
+
+
+def set_pieces(tokenizer: PreTrainedTokenizerBase, header: Header) -> None:
+    """Cut text by the pieces of the file as llama.cpp does; transformers has Llama's rules for all of them.
+
+    A file with user-defined pieces of several characters that are no markup (Gemma's) stays as transformers reads it.
+    """
+    from carellama.model.sentencepiece_tokenizer import SentencePieceModel, backend_of, has_user_words
+
+    facts = header.facts
+    texts, scores, kinds = (facts.get(name) or [] for name in PIECES)
+    if not len(texts) == len(scores) == len(kinds):
+        return
+    numbers = {name: facts.get(f"tokenizer.ggml.{key}_token_id", -1) for name, key in TOKEN_KEYS.items()}
+    pieces = SentencePieceModel(
+        tuple(zip(texts, scores, kinds, strict=True)),
+        BPE,
+        byte_fallback=any(kind == BYTES for kind in kinds),
+        named=numbers | {"unk": kinds.index(UNKNOWN) if UNKNOWN in kinds else 0},
+        charsmap=b"",
+        dummy_prefix=facts.get("tokenizer.ggml.add_space_prefix", True),
+        removes_spaces=facts.get("tokenizer.ggml.remove_extra_whitespaces", False),
+    )
+    if has_user_words(pieces):
+        return
+    backend = backend_of(pieces)
+    backend.post_processor = tokenizer.backend_tokenizer.post_processor
+    tokenizer._tokenizer = backend  # noqa: SLF001 - transformers has no setter
 
 
 def _card(path: Path, header: Header) -> str:
