@@ -18,9 +18,10 @@ import yaml
 
 from carellama.config.model import ModelOptions
 from carellama.export.cards.chai import write_chai
-from carellama.export.cards.facts import CardFacts, gather
+from carellama.export.cards.facts import HUB_ID, CardFacts, gather
 from carellama.export.cards.metadata import head
 from carellama.export.cards.page import page
+from carellama.export.lora import name_of_base
 from carellama.export.parity.table import ParityTable
 from carellama.templates.template import Template
 
@@ -33,12 +34,15 @@ PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECAS
 def write_card(
     folder: Path, model: ModelOptions, template: Template, parity: ParityTable | str, kind: ModelKind, *,
     relation: str | None = None, notes: Sequence[str] = (), results: Sequence[Path] = (), chai: bool = False,
+    adapter_base: ModelOptions | None = None,
 ) -> CardFacts:  # fmt: skip
     """Write the card of an exported model in both languages, and copy the licence texts of the base beside it.
 
     `parity` says how the written forms compare with base and adapters. `relation` is that of the hub to the base,
     `notes` are lines on how it was made, `results` files of evaluations beside those of the trainings. With `chai` the
-    card of the Coalition for Health AI is written as well. Raises `UserError` for results that cannot be read.
+    card of the Coalition for Health AI is written as well. `adapter_base`: what was written is an adapter alone, for
+    this base; licence and data stay those of the model that it was made from. Raises `UserError` for results that
+    cannot be read.
     """
     facts = gather(model, kind=kind, relation=relation, given_results=results)
     ends = [*template.tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
@@ -50,6 +54,10 @@ def write_card(
         parity=parity,
         notes=tuple(notes),
     )
+    if adapter_base:
+        known = name_of_base(adapter_base)
+        base = dataclasses.replace(facts.base, name=known, hub=known if HUB_ID.fullmatch(known) else None)
+        facts = dataclasses.replace(facts, base=base, relation="adapter", adapter=True)
     _write(folder / "README.md", facts, "en")
     _write(folder / "README_zh.md", facts, "zh")
     if chai:

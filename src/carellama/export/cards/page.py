@@ -25,7 +25,7 @@ def page(facts: CardFacts, language: str) -> str:
     words = package_yaml(WORDS)[language]
     title = words[f"title_{_title_kind(facts)}"].format(base=facts.title)
     parts = [
-        [f"# {title}", "", words["notice"], "", *([] if facts.adapter or not facts.ends else [words["other"], ""])],
+        [f"# {title}", "", words["notice"], "", *([] if not facts.ends else [words["other"], ""])],
         _summary(facts, words),
         _clashes(facts, words),
         _use(facts, words, language),
