@@ -34,7 +34,7 @@ from carellama.export.parity.table import ParityRow, ParityTable
 from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
 from carellama.export.push import parse_place, push
-from carellama.export.targets import TARGETS, ExportContext, Form, check_targets
+from carellama.export.targets import TARGETS, ExportContext, Form, base_of_lora, check_targets
 from carellama.files import disk_full_message, is_disk_full, print_status, write_json
 from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
@@ -109,7 +109,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
         f"the export with its comparison ({compared / 1e9:.2f} GB) takes",
     )
     try:
-        with filled_folder(output) as made:
+        with filled_folder(output, overwrite=options.overwrite_output_dir) as made:
             scratch = made.parent / "scratch"
             scratch.mkdir()
             if written > QUICK_BYTES:
@@ -178,6 +178,7 @@ def _fill(context: ExportContext) -> ParityTable:
         notes=context.notes,
         results=[Path(name).expanduser() for name in split_commas(options.results)],
         chai=options.card == "chai",
+        adapter_base=base_of_lora(context) if options.targets == ["lora"] else None,
     )
     write_digests(context.folder)
     return table

@@ -5,6 +5,7 @@ check_model(ModelOptions("smollm2-135m", checkpoint_dir="output"))     # UserErr
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -120,9 +121,10 @@ def check_space(folder: Path, needed: int, what: str = "the model takes") -> Non
 
 
 @contextmanager
-def filled_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder, which gets this name when the block ends well, in place of an older one.
+def filled_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder, which gets this name when the block ends well; with `overwrite` in place of an older one.
 
+    Raises `UserError` where the folder is not empty by then, as another run may have filled it meanwhile.
     Of a link the folder that it leads to is replaced. What a killed process left is named, not deleted: another one may
     still be writing there.
     """
@@ -134,6 +136,16 @@ def filled_folder(folder: Path) -> Iterator[Path]:
         made = Path(temporary) / "model"
         made.mkdir()
         yield made
-        if folder.exists():
-            folder.rename(Path(temporary) / "older")
-        made.rename(folder)
+        try:
+            if folder.exists() and overwrite:
+                folder.rename(Path(temporary) / "older")
+            elif folder.exists():
+                folder.rmdir()  # which fails on one that is not empty, as the next line does
+            made.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(
+                f"--output_dir {folder} was empty at first, and another run has filled it meanwhile: nothing was "
+                "written; give another folder"
+            ) from error
