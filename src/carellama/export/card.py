@@ -56,7 +56,7 @@ def write_card(
     )
     if adapter_base:
         known = name_of_base(adapter_base)
-        base = dataclasses.replace(facts.base, name=known, hub=known if HUB_ID.fullmatch(known) else None)
+        base = dataclasses.replace(facts.base, name=known, hubs=(known,) if HUB_ID.fullmatch(known) else ())
         facts = dataclasses.replace(facts, base=base, relation="adapter", adapter=True)
     _write(folder / "README.md", facts, "en")
     _write(folder / "README_zh.md", facts, "zh")

@@ -57,11 +57,18 @@ class BaseModel:
 
     name: str
     place: Path | str
-    hub: str | None  # id of the hub
+    hubs: tuple[str, ...]  # ids of the hub; several where it was merged from them
     licence: str | None
     languages: tuple[str, ...]
-    relation: str | None  # of the base as it is to `hub`
+    relation: str | None  # of the base as it is to `hubs`
+    licence_link: str = ""  # of one that the hub has no id for
+    unpacked: bool = False  # its weights were read from a .gguf
     base_licence: str | None = None  # of what the base was made from, where the list of models says so
+
+    @property
+    def hub(self) -> str | None:
+        """The ids of the hub as a text."""
+        return ", ".join(self.hubs) or None
 
 
 @dataclass(frozen=True)
@@ -162,20 +169,31 @@ def find_base(model: ModelOptions) -> BaseModel:
     place = model_folder(name, accept_licence=model.accept_licence)
     entry = find_entry(name)
     stated = _stated(place)
-    hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
-    hub = hub[0] if isinstance(hub, list) and hub else hub
-    languages = entry.languages if entry else stated.get("language") or ()
+    of_hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
+    hubs = tuple(one for one in _texts(of_hub) if HUB_ID.fullmatch(one))
+    languages = entry.languages if entry else stated.get("language")
     licence = entry.licence if entry else stated_licence(stated)
-    relation = "quantized" if isinstance(place, Path) and not Path(name).expanduser().is_dir() else None
+    unpacked = isinstance(place, Path) and not Path(name).expanduser().is_dir()
     return BaseModel(
         name=Path(name).name if isinstance(place, Path) else name,
         place=place,
-        hub=hub if isinstance(hub, str) and HUB_ID.fullmatch(hub) else None,
+        hubs=hubs,
         licence=licence or None,
-        languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
-        relation=relation,
+        languages=_texts(languages),
+        relation="quantized" if unpacked and (entry or not hubs) else None,  # a .gguf names what it was trained from
+        licence_link="" if entry else "".join(_texts(stated.get("license_link"))[:1]),
+        unpacked=unpacked,
         base_licence=(entry.base_licence or None) if entry else None,
     )
+
+
+def _texts(given: object) -> tuple[str, ...]:
+    """A text, or those of a list; a line says what is none and is left out."""
+    several = isinstance(given, (list, tuple))
+    values: Sequence[object] = given if several else [given]  # type: ignore[assignment]
+    if odd := [one for one in values if not isinstance(one, str) and one is not None]:
+        log.warning("the model card leaves out %r, which is no text", odd[0])
+    return tuple(one for one in values if isinstance(one, str) and one)
 
 
 def _stated(place: Path | str) -> JSONObject:
@@ -214,7 +232,7 @@ def _training(record: JSONObject) -> Training:
         flop=_number(results.get("total_flos")),
         base=without_folders(str(record.get("base_model") or "")),
         commit=record.get("git_commit"),
-        versions=tuple(record.get("versions", {}).items()),
+        versions=tuple((name, str(version)) for name, version in record.get("versions", {}).items()),
         machine=str(record.get("machine") or ""),
     )
 
@@ -222,7 +240,7 @@ def _training(record: JSONObject) -> Training:
 def _counts(name: str, settings: JSONObject) -> bool:
     """Whether a setting had an effect beside the others."""
     method = settings.get("finetuning", {}).get("finetuning_type")
-    steps = (settings.get("training", {}).get("max_steps") or 0) > 0
+    steps = (_number(settings.get("training", {}).get("max_steps")) or 0) > 0
     if name == "rope_factor":
         return bool(settings.get("model", {}).get("rope_scaling"))
     if method and name in ("num_layer_trainable", "name_module_trainable"):
@@ -239,7 +257,7 @@ def _data(entry: JSONObject) -> DataFact:
     return DataFact(
         name=str(hub or Path(name).stem),
         hub=str(hub) if hub else None,
-        languages=tuple(entry.get("languages") or ()),
+        languages=_texts(entry.get("languages")),
         licence=str(entry["licence"]) if entry.get("licence") else _catalogued(name, hub),
         digest=entry.get("sha1") or entry.get("digest"),  # its older name
         columns=plain,
@@ -260,4 +278,8 @@ def _plain(value: object) -> bool:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    """A number, or a text that is one, as in settings that were written by hand."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

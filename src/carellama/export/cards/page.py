@@ -47,8 +47,9 @@ def _summary(facts: CardFacts, words: dict[str, Any]) -> list[str]:
     lines = [words["base"].format(base=base.hub or base.name)]
     if facts.relation in words["relations"]:
         lines.append(words["relation"].format(relation=words["relations"][facts.relation]))
-    if base.relation == "quantized":
-        lines.append(words["gguf_base"] + (words["gguf_hub"].format(hub=base.hub) if base.hub else ""))
+    if base.unpacked:
+        close = base.hub and base.relation == "quantized"
+        lines.append(words["gguf_base"] + (words["gguf_hub"].format(hub=base.hub) if close else ""))
     papers = f" ({', '.join(facts.licence_files)})" if facts.licence_files else ""
     lines.append(words["licence"].format(licence=base.licence or words["licence_unknown"]) + papers)
     if facts.template:
