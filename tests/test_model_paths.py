@@ -69,6 +69,13 @@ def test_what_a_killed_run_left_is_named(tmp_path: Path, capsys: pytest.CaptureF
     assert str(left) in said.err + said.out and "delete it" in said.err + said.out
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_root_of_a_disk_is_no_output(overwrite: bool) -> None:
+    """A StopIteration."""
+    with pytest.raises(UserError, match="--output_dir / is the current folder or a mounted disk"):
+        check_output(Path("/"), (), overwrite=overwrite)
+
+
 def test_of_two_runs_at_once_the_later_replaces_nothing(tmp_path: Path) -> None:
     """Both began with a new --output_dir, and the second took the place of what the first had written."""
     with pytest.raises(UserError, match="another run has filled it meanwhile"), filled_folder(tmp_path / "out") as made:

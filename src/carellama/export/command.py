@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from carellama.config.commands import EXPORT_OPTIONS, ExportOptions
+from carellama.config.environment import check_hub
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
@@ -89,6 +90,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
         raise UserError(f"--max_shard_size {options.max_shard_size}: give a size like 5GB or 500MB")
     if options.push_to:
         parse_place(options.push_to)
+        check_hub(model.hf_auth_token)
     merge = None
     if options.merge:
         weights = parse_weights(options.merge_weights)

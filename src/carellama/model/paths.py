@@ -77,15 +77,15 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
         raise UserError(f"--output_dir {folder} is a link that leads to itself: give another folder") from error
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file")
-    parent = next(parent for parent in target.parents if parent.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = "cannot be written to" if parent.is_dir() else "is a file"
-        raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
     if folder.exists() and (folder.samefile(Path.cwd()) or target.is_mount()):
         raise UserError(
             f"--output_dir {folder} is the current folder or a mounted disk, in whose place no finished folder can be "
             f"put: name a folder in it, as {folder / 'output_export'}"
         )
+    parent = next(parent for parent in target.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if parent.is_dir() else "is a file"
+        raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
