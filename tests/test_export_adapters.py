@@ -15,7 +15,8 @@ from transformers import LlamaConfig
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export import command
-from carellama.export.lora import check_base, name_of_base
+from carellama.export.cards.facts import gather, name_of_base
+from carellama.export.lora import check_base
 from exporting import export
 from test_adapter_merge import make_adapter
 
@@ -124,3 +125,15 @@ def test_an_adapter_names_the_base_that_was_given(tiny_folder, tmp_path) -> None
     (base / "README.md").write_text("---\nbase_model: Qwen/Qwen2-7B\n---\n")
     assert name_of_base(ModelOptions(str(base))) == "ftbase"
     assert name_of_base(ModelOptions("acme/tuned")) == "acme/tuned"
+
+
+def test_a_card_of_an_adapter_has_the_licence_of_what_it_was_made_from(tiny_folder, tmp_path) -> None:
+    for name, licence in (("base", "llama3"), ("tuned", "cc-by-nc-4.0"), ("plain", "")):
+        folder = shutil.copytree(tiny_folder, tmp_path / name)
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    base = ModelOptions(str(tmp_path / "base"))
+    for name, licence, kinds in (("tuned", "cc-by-nc-4.0", ["terms"]), ("plain", "llama3", [])):
+        tuned = ModelOptions(str(tmp_path / name))
+        facts = gather(tuned, kind="causal", relation="adapter", adapter=True, adapter_base=base)
+        assert (facts.base.name, facts.base.licence) == ("base", licence)
+        assert [one.kind for one in facts.clashes] == kinds

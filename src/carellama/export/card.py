@@ -18,10 +18,9 @@ import yaml
 
 from carellama.config.model import ModelOptions
 from carellama.export.cards.chai import write_chai
-from carellama.export.cards.facts import HUB_ID, CardFacts, gather
+from carellama.export.cards.facts import CardFacts, find_base, gather
 from carellama.export.cards.metadata import head
 from carellama.export.cards.page import page
-from carellama.export.lora import name_of_base
 from carellama.export.parity.table import ParityTable
 from carellama.templates.template import Template
 
@@ -41,10 +40,16 @@ def write_card(
     `parity` says how the written forms compare with base and adapters. `relation` is that of the hub to the base,
     `notes` are lines on how it was made, `results` files of evaluations beside those of the trainings. With `chai` the
     card of the Coalition for Health AI is written as well. `adapter_base`: what was written is an adapter alone, for
-    this base; licence and data stay those of the model that it was made from. Raises `UserError` for results that
-    cannot be read.
+    this base. Raises `UserError` for results that cannot be read.
     """
-    facts = gather(model, kind=kind, relation=relation, given_results=results)
+    relation = "adapter" if adapter_base else relation
+    facts = gather(
+        model, kind=kind, relation=relation, adapter=adapter_base is not None, given_results=results,
+        adapter_base=adapter_base,
+    )  # fmt: skip
+    if adapter_base and adapter_base.model_name_or_path != model.model_name_or_path:
+        made_from = find_base(model)
+        notes = [*notes, f"lora: made from {made_from.name}, licence: {made_from.licence or 'not stated'}"]
     ends = [*template.tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
     facts = dataclasses.replace(
         facts,
@@ -54,10 +59,6 @@ def write_card(
         parity=parity,
         notes=tuple(notes),
     )
-    if adapter_base:
-        known = name_of_base(adapter_base)
-        base = dataclasses.replace(facts.base, name=known, hubs=(known,) if HUB_ID.fullmatch(known) else ())
-        facts = dataclasses.replace(facts, base=base, relation="adapter", adapter=True)
     _write(folder / "README.md", facts, "en")
     _write(folder / "README_zh.md", facts, "zh")
     if chai:

@@ -75,6 +75,7 @@ def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dty
 
     `dtype`: precision of the base's weights. Raises `UserError` as `extract_lora` does.
     """
+    from carellama.export.cards.facts import name_of_base
     from carellama.model.gguf.write import base_folder
     from carellama.model.load import load_model
     from carellama.model.tokenizer import load_tokenizer
@@ -91,15 +92,6 @@ def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dty
     found.save(target, theirs, load_tokenizer(of_tuned), name_of_base(base))
     shutil.copy(folder / "generation_config.json", target)  # the tokens that end an answer
     return found, place
-
-
-def name_of_base(base: ModelOptions) -> str:
-    """The name that an adapter gives its base: the id of a released model, else what was given, without folders."""
-    from carellama.export.cards.facts import find_base
-    from carellama.model.zoo.entries import find_entry
-
-    known = find_base(base)  # whose card names what it was made from, which is another model
-    return (known.hub if find_entry(base.model_name_or_path) else None) or known.name
 
 
 @dataclass(frozen=True)

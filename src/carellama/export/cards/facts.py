@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from carellama.config.model import ModelOptions
@@ -136,10 +136,15 @@ class CardFacts:
 
 def gather(
     model: ModelOptions, *, kind: ModelKind, relation: str | None, adapter: bool = False,
-    given_results: Sequence[Path] = (), declared: str | None = None,
+    given_results: Sequence[Path] = (), declared: str | None = None, adapter_base: ModelOptions | None = None,
 ) -> CardFacts:  # fmt: skip
-    """Return what is known of a model with its checkpoints. Raises `UserError` for results that cannot be read."""
+    """Return what is known of a model with its checkpoints. Raises `UserError` for results that cannot be read.
+
+    `adapter_base`: the base of an adapter that was made from the model. What the model itself states comes first.
+    """
     base = find_base(model)
+    if adapter_base:
+        base = _base_of_adapter(base, adapter_base)
     records = run_records(model)
     trainings = tuple(map(_training, records))
     if relation is None and (records or model.checkpoints):
@@ -185,6 +190,25 @@ def find_base(model: ModelOptions) -> BaseModel:
         unpacked=unpacked,
         base_licence=(entry.base_licence or None) if entry else None,
     )
+
+
+def name_of_base(base: ModelOptions) -> str:
+    """The name that an adapter gives its base: the id of a released model, else what was given, without folders."""
+    from carellama.model.zoo.entries import find_entry
+
+    known = find_base(base)  # whose card names what it was made from, which is another model
+    return (known.hub if find_entry(base.model_name_or_path) else None) or known.name
+
+
+def _base_of_adapter(made_from: BaseModel, base: ModelOptions) -> BaseModel:
+    """The base, under the licence of the model that the adapter was made from, where that states one."""
+    known, name = find_base(base), name_of_base(base)
+    hubs = (name,) if HUB_ID.fullmatch(name) else ()
+    known = replace(known, name=name, hubs=hubs, languages=made_from.languages or known.languages)
+    if made_from.licence is None:
+        return known
+    link, own = made_from.licence_link, made_from.licence
+    return replace(known, place=made_from.place, licence=own, licence_link=link, base_licence=known.licence)
 
 
 def _texts(given: object) -> tuple[str, ...]:
