@@ -16,6 +16,7 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.card import write_card
 from carellama.export.cards.chai import FILE
+from carellama.export.cards.facts import find_base
 from carellama.export.cards.licences import hub_licence, licence_clashes
 from carellama.export.cards.page import WORDS
 from carellama.export.cards.results import find_results
@@ -189,6 +190,36 @@ def test_the_head_names_datasets_of_the_hub_alone(trained, tiny_tokenizer, tmp_p
     folder = write(tmp_path / "out", trained, tiny_tokenizer)
     assert ModelCard.load(folder / "README.md").data.datasets == ["acme/cmexam"]
     assert "| own | bb22 |" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_base_that_was_merged_keeps_all_that_it_was_made_from(trained, tiny_tokenizer, tmp_path) -> None:
+    """Of two the second was lost, and of a licence of its own the link."""
+    head = "license: other\nlicense_name: acme\nlicense_link: LICENSE\nlanguage: no\nbase_model: [a/b, c/d]"
+    (tmp_path / "base" / "README.md").write_text(f"---\n{head}\n---\n")
+    data = ModelCard.load(write(tmp_path / "out", trained, tiny_tokenizer) / "README.md").data
+    assert (data.base_model, data.base_model_relation) == (["a/b", "c/d"], "merge")
+    assert (data.license_name, data.license_link, data.language) == ("acme", "LICENSE", ["zh", "en", "no"])
+
+
+def test_what_a_gguf_was_trained_from_is_not_the_same_in_fewer_bits(trained, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr("carellama.model.zoo.resolve.model_folder", lambda *_, **__: tmp_path / "base")
+    base = find_base(ModelOptions("acme.gguf"))
+    assert (base.hubs, base.relation, base.unpacked) == (("acme/tiny-llama",), None, True)
+
+
+def test_a_record_with_values_of_other_kinds_makes_a_card(trained, tiny_tokenizer, tmp_path, caplog) -> None:
+    """`"languages": "zh"` gave z and h, and a version 2 ended an export with a TypeError after all its work."""
+    path = tmp_path / "output" / "run.json"
+    record = json.loads(path.read_text())
+    record["data"][0]["languages"], record["data"][1]["languages"] = "zh", [1, "en"]
+    record |= {"versions": {"torch": 2}, "git_commit": ["f00"]}
+    record["settings"]["training"]["max_steps"] = "40"
+    record["results"] |= {"train_runtime": [1]}
+    path.write_text(json.dumps(record))
+    folder = write(tmp_path / "out", trained, tiny_tokenizer, chai=True)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert ModelCard.load(folder / "README.md").data.language == ["zh", "en"] and "leaves out 1" in caplog.text
+    assert "torch 2" in text and "| max_steps | 40 |" in text and "num_train_epochs" not in text
 
 
 def test_files_that_transformers_does_not_load_name_no_library(trained, tiny_tokenizer, tmp_path) -> None:

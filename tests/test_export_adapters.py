@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from transformers import LlamaConfig
 
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export import command
+from carellama.export.cards.facts import gather, name_of_base
+from carellama.export.lora import check_base
 from exporting import export
 from test_adapter_merge import make_adapter
 
@@ -45,6 +52,9 @@ def test_whole_weights_become_an_adapter_that_a_stranger_reads(tiny_folder, two,
     assert config["base_model_name_or_path"] == tiny_folder.name and config["r"] == 12
     assert "rank 12 keeps 100.00% of the squared norm of the difference" in (out / "README.md").read_text("utf-8")
     assert not (out / "lora" / "README.md").exists()
+    head = yaml.safe_load((out / "README.md").read_text("utf-8").split("---\n")[1])
+    assert head["library_name"] == "peft"
+    assert f": {tiny_folder.name}\n" in (out / "README.md").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
@@ -71,3 +81,59 @@ def test_a_lora_needs_a_base(tiny_folder, tmp_path) -> None:
     with pytest.raises(UserError, match="does not differ from"):
         export(ModelOptions(str(tiny_folder)), "vicuna", tmp_path / "out", to="lora", lora_base=str(tiny_folder))
     assert not (tmp_path / "out").exists()
+
+
+STRETCHED: dict[str, Any] = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"rope_parameters": STRETCHED}, "rope_parameters"),
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}, "rope_parameters"),
+        ({"rms_norm_eps": 1e-3}, "rms_norm_eps"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"rope_parameters": STRETCHED, "max_position_embeddings": 64}, "max_position_embeddings"),
+        ({"num_key_value_heads": 1, "head_dim": 32}, "head_dim"),
+        ({"max_position_embeddings": 64, "use_cache": False, "eos_token_id": 7, "attention_dropout": 0.1}, ""),
+        ({"torch_dtype": "float16", "vocab_size": 41, "architectures": ["X"], "transformers_version": "4.0.0"}, ""),
+    ],
+)
+def test_a_lora_is_of_a_base_that_computes_alike(tmp_path, changes, name) -> None:
+    """An adapter holds weights alone: a `rope_type` dynamic of the tuned model was dropped without a word."""
+    base = LlamaConfig(rope_parameters=STRETCHED if name == "max_position_embeddings" else None)
+    base.save_pretrained(tmp_path)
+    tuned = LlamaConfig(**changes)
+    if name:
+        with pytest.raises(UserError, match=f"--to lora: .* has other settings than the model.*{name} is"):
+            check_base(tuned, ModelOptions(str(tmp_path)))
+    else:
+        check_base(tuned, ModelOptions(str(tmp_path)))
+
+
+def test_positions_that_an_adapter_cannot_hold_are_refused_first(tiny_folder, two, tmp_path) -> None:
+    """--rope_scaling itself, too: a reader of base and adapter knows nothing of it."""
+    model = replace(merged(tiny_folder, two[:1]), rope_scaling="dynamic")
+    with pytest.raises(UserError, match=r"rope_parameters is .*dynamic.* in the model and .*default.* in the base"):
+        export(model, "vicuna", tmp_path / "out", to="lora")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_names_the_base_that_was_given(tiny_folder, tmp_path) -> None:
+    """It named what the base's own card says that the base was made from: other weights."""
+    base = shutil.copytree(tiny_folder, tmp_path / "ftbase")
+    (base / "README.md").write_text("---\nbase_model: Qwen/Qwen2-7B\n---\n")
+    assert name_of_base(ModelOptions(str(base))) == "ftbase"
+    assert name_of_base(ModelOptions("acme/tuned")) == "acme/tuned"
+
+
+def test_a_card_of_an_adapter_has_the_licence_of_what_it_was_made_from(tiny_folder, tmp_path) -> None:
+    for name, licence in (("base", "llama3"), ("tuned", "cc-by-nc-4.0"), ("plain", "")):
+        folder = shutil.copytree(tiny_folder, tmp_path / name)
+        (folder / "README.md").write_text(f"---\nlicense: {licence}\n---\n")
+    base = ModelOptions(str(tmp_path / "base"))
+    for name, licence, kinds in (("tuned", "cc-by-nc-4.0", ["terms"]), ("plain", "llama3", [])):
+        tuned = ModelOptions(str(tmp_path / name))
+        facts = gather(tuned, kind="causal", relation="adapter", adapter=True, adapter_base=base)
+        assert (facts.base.name, facts.base.licence) == ("base", licence)
+        assert [one.kind for one in facts.clashes] == kinds

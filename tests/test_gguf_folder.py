@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from carellama.errors import UserError
+from carellama.model.card_head import card_head, stated_licence
 from carellama.model.gguf import read
 from carellama.model.gguf.converter import CONVERT_AS, run_converter
 from carellama.model.gguf.read import folder_of_gguf
@@ -134,3 +135,30 @@ def test_other_scalings_are_refused(
     scaled = copy(whole, whole.with_name("scaled.gguf"), facts=facts, tensors=factors)
     with pytest.raises(UserError, match=f"scaled.gguf scales its positions {how}"):
         folder_of_gguf(scaled)
+
+
+@pytest.mark.parametrize(
+    ("facts", "head", "licence"),
+    [
+        (
+            {
+                "license": "other", "license.name": "acme: research #1", "license.link": "https://acme.example/terms",
+                "base_model.0.repo_url": "https://huggingface.co/acme/base", "languages": ["zh", "no"],
+            },
+            {
+                "license": "other", "license_name": "acme: research #1", "license_link": "https://acme.example/terms",
+                "base_model": ["acme/base"], "language": ["zh", "no"],
+            },
+            "acme: research #1",
+        ),
+        ({"license": "mit\nbase_model: evil/x"}, {"license": "mit base_model: evil/x"}, "mit base_model: evil/x"),
+        ({"license": "other: research only"}, {"license": "other: research only"}, "other: research only"),
+        ({"license": ["mit", "gpl-3.0"]}, {"license": ["mit", "gpl-3.0"]}, "mit, gpl-3.0"),
+        ({"license": 5, "languages": 3, "base_model.0.repo_url": "evil"}, {"license": "unknown"}, None),
+    ],
+)  # fmt: skip
+def test_the_card_states_what_the_file_does(tmp_path: Path, facts: Any, head: Any, licence: str | None) -> None:
+    """A licence with a line break wrote other keys of the head, a list became its length, and the rest was lost."""
+    header = read.Header({f"general.{name}": value for name, value in facts.items()}, 0)
+    (tmp_path / "README.md").write_text(read._card(Path("x.gguf"), header), encoding="utf-8")
+    assert card_head(tmp_path) == head and stated_licence(head) == licence

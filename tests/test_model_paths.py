@@ -69,6 +69,27 @@ def test_what_a_killed_run_left_is_named(tmp_path: Path, capsys: pytest.CaptureF
     assert str(left) in said.err + said.out and "delete it" in said.err + said.out
 
 
+@pytest.mark.parametrize("overwrite", [True, False])
+def test_the_root_of_a_disk_is_no_output(overwrite: bool) -> None:
+    """A StopIteration."""
+    with pytest.raises(UserError, match="--output_dir / is the current folder or a mounted disk"):
+        check_output(Path("/"), (), overwrite=overwrite)
+
+
+def test_of_two_runs_at_once_the_later_replaces_nothing(tmp_path: Path) -> None:
+    """Both began with a new --output_dir, and the second took the place of what the first had written."""
+    with pytest.raises(UserError, match="another run has filled it meanwhile"), filled_folder(tmp_path / "out") as made:
+        (made / "config.json").write_text("second")
+        with filled_folder(tmp_path / "out") as first:
+            (first / "config.json").write_text("first")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / "config.json").read_text() == "first"
+    (tmp_path / "empty").mkdir()
+    with filled_folder(tmp_path / "empty") as made:
+        (made / "config.json").write_text("{}")
+    assert (tmp_path / "empty" / "config.json").is_file()
+
+
 def test_of_a_link_the_folder_behind_it_is_replaced(tmp_path: Path) -> None:
     """The link became a folder, and the real one kept the older model."""
     (tmp_path / "real").mkdir()
@@ -77,7 +98,7 @@ def test_of_a_link_the_folder_behind_it_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "new").symlink_to(tmp_path / "later")  # of a folder that is not there yet
     for name, behind in (("link", "real"), ("new", "later")):
         check_output(tmp_path / name, (), overwrite=True)
-        with filled_folder(tmp_path / name) as made:
+        with filled_folder(tmp_path / name, overwrite=True) as made:
             (made / "config.json").write_text("new")
         assert (tmp_path / name).is_symlink() and (tmp_path / behind / "config.json").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["later", "link", "new", "real"]

@@ -323,6 +323,54 @@ def test_a_hub_that_answers_wrongly_is_one_line(
         load_tokenizer(options("lab/toy"))
 
 
+@pytest.mark.parametrize("more", [[], ["--hub", "modelscope"]])
+def test_a_repository_without_weights_or_with_a_path_out_of_it_is_refused(
+    more: list[str], hub: Hub, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 0 files was `next: carellama chat`, and `../evil` a traceback that spoke of a dataset."""
+    files = hub.repositories["lab/toy"].files
+    small = {name: body for name, body in files.items() if name != "model.safetensors"}
+    for given, said in (
+        (small, rf"lab/toy has no weights \(\*\.safetensors\) among its {len(small)} files$"),
+        ({}, "lab/toy has no weights .* among its 0 files"),
+        ({"a.gguf": b"x"}, "no weights .* fetch its a.gguf by hand"),
+        (files | {"../evil": b"x"}, "lab/toy lists the file '../evil', which leads out of the model's folder"),
+    ):
+        monkeypatch.setattr(hub.repositories["lab/toy"], "files", given)
+        with pytest.raises(UserError, match=said):
+            pull_command.run(["lab/toy", *more])
+    assert not any("evil" in path for _, path, _ in hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("HF_ENDPOINT", "not a url", "HF_ENDPOINT gives 'not a url', which is no address"),
+        ("HF_ENDPOINT", "", "HF_ENDPOINT gives '', which is no address"),
+        ("MODELSCOPE_ENDPOINT", "modelscope.cn", "MODELSCOPE_ENDPOINT gives 'modelscope.cn', which is no address"),
+        ("MODELSCOPE_DOMAIN", "a b", "MODELSCOPE_DOMAIN gives 'https://a b', which is no address"),
+        ("HF_TOKEN", "hf_密", "HF_TOKEN holds '密', which is in no token"),
+        ("--hf_auth_token", "hf_a\nb", r"--hf_auth_token holds '\n', which is in no token"),
+        ("--hf_auth_token", "密", "--hf_auth_token holds '密', which is in no token"),
+    ],
+)
+def test_an_address_or_a_token_that_cannot_be_one_is_said(
+    name: str, value: str, said: str, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A UnicodeEncodeError, and `the hub broke off: try again`."""
+    monkeypatch.delenv("MODELSCOPE_ENDPOINT")
+    if not name.startswith("-"):
+        monkeypatch.setenv(name, value)
+    token = value if name.startswith("-") else None
+    _check_hub_access.cache_clear()
+    for ask in (lambda: pull_command.run(["lab/toy", *(["--hf_auth_token", token] if token else [])]),
+                lambda: load_tokenizer(options("lab/toy", hf_auth_token=token))):  # fmt: skip
+        with pytest.raises(UserError) as refused:
+            ask()
+        assert said in str(refused.value) and "\n" not in str(refused.value)
+    assert not hub.asked
+
+
 def test_without_a_connection_only_hubs_that_have_the_model_are_named(hub: Hub, monkeypatch) -> None:
     from huggingface_hub import constants
 

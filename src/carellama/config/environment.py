@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from carellama.errors import UserError
 
 
 def cache_home() -> Path:
@@ -29,6 +33,32 @@ def modelscope_endpoint() -> str:
     """Address of ModelScope: `$MODELSCOPE_ENDPOINT`, or that of `$MODELSCOPE_DOMAIN`, as its own program has it."""
     domain = os.environ.get("MODELSCOPE_DOMAIN") or "www.modelscope.cn"
     return (os.environ.get("MODELSCOPE_ENDPOINT") or f"https://{domain}").rstrip("/")
+
+
+def check_hub(token: str | None) -> None:
+    """Raise `UserError` for the address of a hub, or a token of Hugging Face, that no request can be made with.
+
+    Their libraries fail on them deep in a request, or say that the network broke off.
+    """
+    places = {
+        "HF_ENDPOINT": os.environ.get("HF_ENDPOINT"),
+        "MODELSCOPE_ENDPOINT" if os.environ.get("MODELSCOPE_ENDPOINT") else "MODELSCOPE_DOMAIN": modelscope_endpoint(),
+    }
+    for name, place in places.items():
+        if place is not None and not _is_address(place):
+            raise UserError(f"{name} gives {place!r}, which is no address: set one as https://hf-mirror.com, or none")
+    given = token or (os.environ.get("HF_TOKEN") or "").strip()
+    if odd := re.search(r"[^!-~]", given):
+        source = "--hf_auth_token" if token else "HF_TOKEN"
+        raise UserError(f"{source} holds {odd[0]!r}, which is in no token: give it alone, as the hub's page shows it")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and " " not in text
+    except ValueError:
+        return False
 
 
 def dataset_home() -> Path:

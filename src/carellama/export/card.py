@@ -18,7 +18,7 @@ import yaml
 
 from carellama.config.model import ModelOptions
 from carellama.export.cards.chai import write_chai
-from carellama.export.cards.facts import CardFacts, gather
+from carellama.export.cards.facts import CardFacts, find_base, gather
 from carellama.export.cards.metadata import head
 from carellama.export.cards.page import page
 from carellama.export.parity.table import ParityTable
@@ -33,14 +33,23 @@ PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECAS
 def write_card(
     folder: Path, model: ModelOptions, template: Template, parity: ParityTable | str, kind: ModelKind, *,
     relation: str | None = None, notes: Sequence[str] = (), results: Sequence[Path] = (), chai: bool = False,
+    adapter_base: ModelOptions | None = None,
 ) -> CardFacts:  # fmt: skip
     """Write the card of an exported model in both languages, and copy the licence texts of the base beside it.
 
     `parity` says how the written forms compare with base and adapters. `relation` is that of the hub to the base,
     `notes` are lines on how it was made, `results` files of evaluations beside those of the trainings. With `chai` the
-    card of the Coalition for Health AI is written as well. Raises `UserError` for results that cannot be read.
+    card of the Coalition for Health AI is written as well. `adapter_base`: what was written is an adapter alone, for
+    this base. Raises `UserError` for results that cannot be read.
     """
-    facts = gather(model, kind=kind, relation=relation, given_results=results)
+    relation = "adapter" if adapter_base else relation
+    facts = gather(
+        model, kind=kind, relation=relation, adapter=adapter_base is not None, given_results=results,
+        adapter_base=adapter_base,
+    )  # fmt: skip
+    if adapter_base and adapter_base.model_name_or_path != model.model_name_or_path:
+        made_from = find_base(model)
+        notes = [*notes, f"lora: made from {made_from.name}, licence: {made_from.licence or 'not stated'}"]
     ends = [*template.tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
     facts = dataclasses.replace(
         facts,

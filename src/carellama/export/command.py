@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from carellama.config.commands import EXPORT_OPTIONS, ExportOptions
+from carellama.config.environment import check_hub
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
@@ -34,7 +35,7 @@ from carellama.export.parity.table import ParityRow, ParityTable
 from carellama.export.parity.tolerance import past_tolerance, tolerance_of
 from carellama.export.parity.trained import SAFETY_TOKENS, Trained, measure
 from carellama.export.push import parse_place, push
-from carellama.export.targets import TARGETS, ExportContext, Form, check_targets
+from carellama.export.targets import TARGETS, ExportContext, Form, base_of_lora, check_targets
 from carellama.files import disk_full_message, is_disk_full, print_status, write_json
 from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
@@ -89,6 +90,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
         raise UserError(f"--max_shard_size {options.max_shard_size}: give a size like 5GB or 500MB")
     if options.push_to:
         parse_place(options.push_to)
+        check_hub(model.hf_auth_token)
     merge = None
     if options.merge:
         weights = parse_weights(options.merge_weights)
@@ -109,7 +111,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
         f"the export with its comparison ({compared / 1e9:.2f} GB) takes",
     )
     try:
-        with filled_folder(output) as made:
+        with filled_folder(output, overwrite=options.overwrite_output_dir) as made:
             scratch = made.parent / "scratch"
             scratch.mkdir()
             if written > QUICK_BYTES:
@@ -178,6 +180,7 @@ def _fill(context: ExportContext) -> ParityTable:
         notes=context.notes,
         results=[Path(name).expanduser() for name in split_commas(options.results)],
         chai=options.card == "chai",
+        adapter_base=base_of_lora(context) if options.targets == ["lora"] else None,
     )
     write_digests(context.folder)
     return table

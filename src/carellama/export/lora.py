@@ -11,7 +11,9 @@ are refused. Nothing is left out.
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +23,51 @@ from carellama.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+# Settings of a configuration that change nothing of what is computed, or only what the weights themselves show.
+NOT_COMPUTED = re.compile(
+    r"_.*|.*token_id|.*dropout|.*pdrop|.*loss_coef|output_.*|initializer_.*|(torch_)?dtype|architectures|auto_map|"
+    r"transformers_version|use_cache|vocab_size|tie_word_embeddings|quantization_config|id2label|label2id|problem_type|"
+    r"return_dict|pretraining_tp|name_or_path|is_decoder|chunk_size_feed_forward"
+)
 EXACT_SIDE = 2048  # up to this side the whole decomposition is made; above it that of a random projection
 OVERSAMPLED, ITERATIONS = 16, 8  # of the projection (Halko, Martinsson and Tropp 2011, algorithm 4.4)
+
+
+def check_base(tuned: PreTrainedConfig, base: ModelOptions) -> None:
+    """Raise `UserError` for a base that computes otherwise than the tuned model: an adapter holds weights alone."""
+    from carellama.model.load import load_config
+
+    ours, theirs = _computed(tuned.to_dict()), _computed(load_config(base).to_dict())
+    other = [
+        f"{name} is {ours[name]} in the model and {theirs[name]} in the base"
+        for name in ours.keys() & theirs.keys()
+        if ours[name] != theirs[name]
+    ]
+    if other:
+        raise UserError(
+            f"--to lora: {base.model_name_or_path} has other settings than the model, and an adapter on it holds none "
+            f"({'; '.join(sorted(other))}): export the whole model (--to hf), or give its own base with --lora_base"
+        )
+
+
+def _computed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that change what is computed, those of a part (`text_config`) under its name."""
+    found: dict[str, Any] = {}
+    positions = config.get("rope_parameters") or {}
+    fixed = all(
+        one.get("rope_type", "default") in ("default", "linear", "llama3")
+        for one in (positions, *(part for part in positions.values() if isinstance(part, dict)))
+    )
+    for name, value in config.items():
+        if NOT_COMPUTED.fullmatch(name) or (fixed and name == "max_position_embeddings"):
+            continue  # the number of positions counts only where they are stretched by it
+        if isinstance(value, Mapping) and name.endswith("_config"):
+            found |= {f"{name}.{key}": one for key, one in _computed(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dtype: str) -> tuple[ExtractedLora, Path]:
@@ -32,7 +75,7 @@ def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dty
 
     `dtype`: precision of the base's weights. Raises `UserError` as `extract_lora` does.
     """
-    from carellama.export.cards.facts import find_base
+    from carellama.export.cards.facts import name_of_base
     from carellama.model.gguf.write import base_folder
     from carellama.model.load import load_model
     from carellama.model.tokenizer import load_tokenizer
@@ -46,8 +89,7 @@ def write_lora(folder: Path, target: Path, base: ModelOptions, *, rank: int, dty
         raise UserError(
             f"--to lora: the model does not differ from {base.model_name_or_path}: an adapter would be empty"
         )
-    known = find_base(base)
-    found.save(target, theirs, load_tokenizer(of_tuned), known.hub or known.name)
+    found.save(target, theirs, load_tokenizer(of_tuned), name_of_base(base))
     shutil.copy(folder / "generation_config.json", target)  # the tokens that end an answer
     return found, place
 

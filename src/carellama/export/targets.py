@@ -99,6 +99,7 @@ def check_targets(context: ExportContext) -> None:
     """
     from carellama.export.cards.results import find_results
     from carellama.export.environments import tool_environment
+    from carellama.export.lora import check_base
     from carellama.export.web.chat import chat_data
     from carellama.model.gguf.importance import load_importance
     from carellama.model.gguf.write import base_folder, check_convertible
@@ -110,7 +111,7 @@ def check_targets(context: ExportContext) -> None:
     if options.writes_gguf and options.importance not in ("auto", "none"):
         load_importance(Path(options.importance).expanduser())
     if "lora" in options.targets:
-        _base_of_lora(context)
+        check_base(source.network.config, base_of_lora(context))
     if "lora-gguf" in options.targets:
         _adapter_gguf(model)
     if "ollama" in options.targets:
@@ -237,19 +238,21 @@ def _lora(context: ExportContext) -> list[Form]:
     """Write the folder `lora`: the difference to a base as an adapter of peft."""
     from carellama.export.lora import write_lora
 
-    model, named, target = context.source.model, _base_of_lora(context), context.folder / "lora"
-    found, base = write_lora(context.merged, target, replace(model, model_name_or_path=named, checkpoint_dir=None),
-        rank=context.options.lora_rank, dtype=context.source.stored)  # fmt: skip
+    target = context.folder / "lora"
+    found, base = write_lora(
+        context.merged, target, base_of_lora(context), rank=context.options.lora_rank, dtype=context.source.stored
+    )
     print_status(f"lora: {found}")
     context.notes.append(f"lora: {found}")
     return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)})]
 
 
-def _base_of_lora(context: ExportContext) -> str:
+def base_of_lora(context: ExportContext) -> ModelOptions:
+    """The model that `--to lora` writes an adapter for, as it is without options of its use."""
     model, named = context.source.model, context.options.lora_base
     if not named and not model.checkpoints:
         raise UserError("--to lora: --lora_base is missing: name the model that the adapter is for")
-    return named or model.model_name_or_path
+    return replace(model, model_name_or_path=named or model.model_name_or_path, checkpoint_dir=None, rope_scaling=None)
 
 
 def _gptq(context: ExportContext) -> list[Form]:

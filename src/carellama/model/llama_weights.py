@@ -98,7 +98,7 @@ def convert(source: Path, size: str, output: Path, *, version: int | None = None
     weights = [open_shard(path) for path in shards]
     version = version or guess_version(params, size)
     check_space(output, int(sum(path.stat().st_size for path in shards) * 1.02) + (16 << 20))
-    with filled_folder(output) as made:
+    with filled_folder(output, overwrite=overwrite) as made:
         try:
             vocabulary, hidden, dtype = _write_weights(weights, params, made)
             _write_configs(made, params, vocabulary, hidden, dtype, version)

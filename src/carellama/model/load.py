@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from carellama.adapter_json import read_adapter_json
-from carellama.config.environment import few_kernels
+from carellama.config.environment import check_hub, few_kernels
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, need
 from carellama.hardware import fastest_dtype
@@ -198,9 +198,11 @@ def model_source(model: ModelOptions) -> Path | str:
 @lru_cache
 def _check_hub_access(name: str, revision: str, cache_dir: str | None, token: str | None) -> None:
     """Ask once whether the hub has the model: transformers would ask for file after file, each in vain."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, is_offline_mode
     from huggingface_hub.utils import logging as chatter
 
+    if not is_offline_mode():
+        check_hub(token)
     level = chatter.get_verbosity()
     chatter.set_verbosity_error()  # of its retries; the last error is reported
     try:

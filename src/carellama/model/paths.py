@@ -5,6 +5,7 @@ check_model(ModelOptions("smollm2-135m", checkpoint_dir="output"))     # UserErr
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import shutil
@@ -76,15 +77,15 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
         raise UserError(f"--output_dir {folder} is a link that leads to itself: give another folder") from error
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder} is a file")
-    parent = next(parent for parent in target.parents if parent.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        reason = "cannot be written to" if parent.is_dir() else "is a file"
-        raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
     if folder.exists() and (folder.samefile(Path.cwd()) or target.is_mount()):
         raise UserError(
             f"--output_dir {folder} is the current folder or a mounted disk, in whose place no finished folder can be "
             f"put: name a folder in it, as {folder / 'output_export'}"
         )
+    parent = next(parent for parent in target.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        reason = "cannot be written to" if parent.is_dir() else "is a file"
+        raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not overwrite:
@@ -120,9 +121,10 @@ def check_space(folder: Path, needed: int, what: str = "the model takes") -> Non
 
 
 @contextmanager
-def filled_folder(folder: Path) -> Iterator[Path]:
-    """Give an empty folder, which gets this name when the block ends well, in place of an older one.
+def filled_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give an empty folder, which gets this name when the block ends well; with `overwrite` in place of an older one.
 
+    Raises `UserError` where the folder is not empty by then, as another run may have filled it meanwhile.
     Of a link the folder that it leads to is replaced. What a killed process left is named, not deleted: another one may
     still be writing there.
     """
@@ -134,6 +136,16 @@ def filled_folder(folder: Path) -> Iterator[Path]:
         made = Path(temporary) / "model"
         made.mkdir()
         yield made
-        if folder.exists():
-            folder.rename(Path(temporary) / "older")
-        made.rename(folder)
+        try:
+            if folder.exists() and overwrite:
+                folder.rename(Path(temporary) / "older")
+            elif folder.exists():
+                folder.rmdir()  # which fails on one that is not empty, as the next line does
+            made.rename(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise UserError(
+                f"--output_dir {folder} was empty at first, and another run has filled it meanwhile: nothing was "
+                "written; give another folder"
+            ) from error

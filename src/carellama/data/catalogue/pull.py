@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from carellama.config.data_commands import PullOptions
-from carellama.config.environment import dataset_home
+from carellama.config.environment import check_hub, dataset_home
 from carellama.config.reader import parse_options
 from carellama.data.catalogue.entries import Entry, find
 from carellama.data.catalogue.pulled_files import (
@@ -120,6 +120,7 @@ def from_hosts(entry: Entry, home: Path, arguments: PullOptions) -> None:
 
     if is_offline_mode():
         raise UserError(f"no connection: HF_HUB_OFFLINE is set; unset it, or {by_hand(entry, wanted)}")
+    check_hub(arguments.hf_auth_token)
     held = dict.fromkeys(host.holds for host in wanted)
     for holds in dict.fromkeys(host.holds for host in able if host.holds not in held):
         print_status(f"not on {arguments.source}, and not fetched: {holds}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from carellama.config.model import ModelOptions
@@ -57,11 +57,18 @@ class BaseModel:
 
     name: str
     place: Path | str
-    hub: str | None  # id of the hub
+    hubs: tuple[str, ...]  # ids of the hub; several where it was merged from them
     licence: str | None
     languages: tuple[str, ...]
-    relation: str | None  # of the base as it is to `hub`
+    relation: str | None  # of the base as it is to `hubs`
+    licence_link: str = ""  # of one that the hub has no id for
+    unpacked: bool = False  # its weights were read from a .gguf
     base_licence: str | None = None  # of what the base was made from, where the list of models says so
+
+    @property
+    def hub(self) -> str | None:
+        """The ids of the hub as a text."""
+        return ", ".join(self.hubs) or None
 
 
 @dataclass(frozen=True)
@@ -129,10 +136,15 @@ class CardFacts:
 
 def gather(
     model: ModelOptions, *, kind: ModelKind, relation: str | None, adapter: bool = False,
-    given_results: Sequence[Path] = (), declared: str | None = None,
+    given_results: Sequence[Path] = (), declared: str | None = None, adapter_base: ModelOptions | None = None,
 ) -> CardFacts:  # fmt: skip
-    """Return what is known of a model with its checkpoints. Raises `UserError` for results that cannot be read."""
+    """Return what is known of a model with its checkpoints. Raises `UserError` for results that cannot be read.
+
+    `adapter_base`: the base of an adapter that was made from the model. What the model itself states comes first.
+    """
     base = find_base(model)
+    if adapter_base:
+        base = _base_of_adapter(base, adapter_base)
     records = run_records(model)
     trainings = tuple(map(_training, records))
     if relation is None and (records or model.checkpoints):
@@ -162,20 +174,50 @@ def find_base(model: ModelOptions) -> BaseModel:
     place = model_folder(name, accept_licence=model.accept_licence)
     entry = find_entry(name)
     stated = _stated(place)
-    hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
-    hub = hub[0] if isinstance(hub, list) and hub else hub
-    languages = entry.languages if entry else stated.get("language") or ()
+    of_hub = entry.hub if entry else place if isinstance(place, str) else stated.get("base_model")
+    hubs = tuple(one for one in _texts(of_hub) if HUB_ID.fullmatch(one))
+    languages = entry.languages if entry else stated.get("language")
     licence = entry.licence if entry else stated_licence(stated)
-    relation = "quantized" if isinstance(place, Path) and not Path(name).expanduser().is_dir() else None
+    unpacked = isinstance(place, Path) and not Path(name).expanduser().is_dir()
     return BaseModel(
         name=Path(name).name if isinstance(place, Path) else name,
         place=place,
-        hub=hub if isinstance(hub, str) and HUB_ID.fullmatch(hub) else None,
+        hubs=hubs,
         licence=licence or None,
-        languages=(languages,) if isinstance(languages, str) else tuple(map(str, languages)),
-        relation=relation,
+        languages=_texts(languages),
+        relation="quantized" if unpacked and (entry or not hubs) else None,  # a .gguf names what it was trained from
+        licence_link="" if entry else "".join(_texts(stated.get("license_link"))[:1]),
+        unpacked=unpacked,
         base_licence=(entry.base_licence or None) if entry else None,
     )
+
+
+def name_of_base(base: ModelOptions) -> str:
+    """The name that an adapter gives its base: the id of a released model, else what was given, without folders."""
+    from carellama.model.zoo.entries import find_entry
+
+    known = find_base(base)  # whose card names what it was made from, which is another model
+    return (known.hub if find_entry(base.model_name_or_path) else None) or known.name
+
+
+def _base_of_adapter(made_from: BaseModel, base: ModelOptions) -> BaseModel:
+    """The base, under the licence of the model that the adapter was made from, where that states one."""
+    known, name = find_base(base), name_of_base(base)
+    hubs = (name,) if HUB_ID.fullmatch(name) else ()
+    known = replace(known, name=name, hubs=hubs, languages=made_from.languages or known.languages)
+    if made_from.licence is None:
+        return known
+    link, own = made_from.licence_link, made_from.licence
+    return replace(known, place=made_from.place, licence=own, licence_link=link, base_licence=known.licence)
+
+
+def _texts(given: object) -> tuple[str, ...]:
+    """A text, or those of a list; a line says what is none and is left out."""
+    several = isinstance(given, (list, tuple))
+    values: Sequence[object] = given if several else [given]  # type: ignore[assignment]
+    if odd := [one for one in values if not isinstance(one, str) and one is not None]:
+        log.warning("the model card leaves out %r, which is no text", odd[0])
+    return tuple(one for one in values if isinstance(one, str) and one)
 
 
 def _stated(place: Path | str) -> JSONObject:
@@ -214,7 +256,7 @@ def _training(record: JSONObject) -> Training:
         flop=_number(results.get("total_flos")),
         base=without_folders(str(record.get("base_model") or "")),
         commit=record.get("git_commit"),
-        versions=tuple(record.get("versions", {}).items()),
+        versions=tuple((name, str(version)) for name, version in record.get("versions", {}).items()),
         machine=str(record.get("machine") or ""),
     )
 
@@ -222,7 +264,7 @@ def _training(record: JSONObject) -> Training:
 def _counts(name: str, settings: JSONObject) -> bool:
     """Whether a setting had an effect beside the others."""
     method = settings.get("finetuning", {}).get("finetuning_type")
-    steps = (settings.get("training", {}).get("max_steps") or 0) > 0
+    steps = (_number(settings.get("training", {}).get("max_steps")) or 0) > 0
     if name == "rope_factor":
         return bool(settings.get("model", {}).get("rope_scaling"))
     if method and name in ("num_layer_trainable", "name_module_trainable"):
@@ -239,7 +281,7 @@ def _data(entry: JSONObject) -> DataFact:
     return DataFact(
         name=str(hub or Path(name).stem),
         hub=str(hub) if hub else None,
-        languages=tuple(entry.get("languages") or ()),
+        languages=_texts(entry.get("languages")),
         licence=str(entry["licence"]) if entry.get("licence") else _catalogued(name, hub),
         digest=entry.get("sha1") or entry.get("digest"),  # its older name
         columns=plain,
@@ -260,4 +302,8 @@ def _plain(value: object) -> bool:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None
+    """A number, or a text that is one, as in settings that were written by hand."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None

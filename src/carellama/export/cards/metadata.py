@@ -19,10 +19,12 @@ def head(facts: CardFacts) -> dict[str, object]:
     methods = [one for training in facts.trainings for one in (training.stage, training.method) if one]
     reward = facts.kind == "reward"
     tags = ["medical", "carellama", *methods, *(["reward-model"] if reward else [])]
+    licence = hub_licence(base.licence)
     front: dict[str, object] = {
-        **hub_licence(base.licence),
-        "base_model": base.hub,
-        "base_model_relation": facts.relation if base.hub else None,
+        **licence,
+        "license_link": base.licence_link if licence["license"] == "other" else None,
+        "base_model": list(base.hubs) if len(base.hubs) > 1 else base.hub,
+        "base_model_relation": "merge" if len(base.hubs) > 1 else facts.relation if base.hubs else None,
         "datasets": list(dict.fromkeys(one.hub for one in facts.data if one.hub)),
         "language": facts.languages,
         "pipeline_tag": "text-classification" if reward else "text-generation",

@@ -25,7 +25,7 @@ def page(facts: CardFacts, language: str) -> str:
     words = package_yaml(WORDS)[language]
     title = words[f"title_{_title_kind(facts)}"].format(base=facts.title)
     parts = [
-        [f"# {title}", "", words["notice"], "", *([] if facts.adapter or not facts.ends else [words["other"], ""])],
+        [f"# {title}", "", words["notice"], "", *([] if not facts.ends else [words["other"], ""])],
         _summary(facts, words),
         _clashes(facts, words),
         _use(facts, words, language),
@@ -47,8 +47,9 @@ def _summary(facts: CardFacts, words: dict[str, Any]) -> list[str]:
     lines = [words["base"].format(base=base.hub or base.name)]
     if facts.relation in words["relations"]:
         lines.append(words["relation"].format(relation=words["relations"][facts.relation]))
-    if base.relation == "quantized":
-        lines.append(words["gguf_base"] + (words["gguf_hub"].format(hub=base.hub) if base.hub else ""))
+    if base.unpacked:
+        close = base.hub and base.relation == "quantized"
+        lines.append(words["gguf_base"] + (words["gguf_hub"].format(hub=base.hub) if close else ""))
     papers = f" ({', '.join(facts.licence_files)})" if facts.licence_files else ""
     lines.append(words["licence"].format(licence=base.licence or words["licence_unknown"]) + papers)
     if facts.template:

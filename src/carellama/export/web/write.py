@@ -69,7 +69,7 @@ def write_web(
         raise UserError(f"the context is {context_tokens} tokens; the page needs {LEAST_CONTEXT} or more")
     context_tokens = min(context_tokens, most)
     rules = triage_data(load_red_flags())
-    with filled_folder(folder) as made:
+    with filled_folder(folder, overwrite=True) as made:
         pieces, digest = _write_pieces(gguf, made)
         config = {
             "name": name,

@@ -9,11 +9,14 @@ The other direction, from a folder to a .gguf, is `carellama.model.gguf.write`.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from carellama.config.environment import model_home
 from carellama.errors import UserError
@@ -35,6 +38,8 @@ DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exao
 PIECES = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 TOKEN_KEYS = {"bos": "bos", "eos": "eos", "pad": "padding"}
 FACTORS = "rope_f"  # begins the names of tensors that hold factors of positions and no weights
+MODEL_PAGE = re.compile(r"base_model\.\d+\.repo_url")  # facts that name what the model was trained from
+ON_HUB = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
 AS_GPT2 = {"gpt-2", "phi-2", "jina-es", "jina-de", "roberta-bpe", "mpt", "olmo", "jais"}
 
 
@@ -125,7 +130,7 @@ def folder_of_gguf(path: Path, papers: Sequence[Path] = ()) -> Path:
 
 def _convert(path: Path, folder: Path) -> None:
     """Write the model folder of a .gguf."""
-    header = read_model_header(path)
+    header = read_model_header(path, ("general.license", "general.languages"))
     if (parts := header.facts.get("split.count", 1)) > 1:
         raise UserError(
             f"{path} is one of {parts} parts of a model: join them (llama-gguf-split --merge of llama.cpp), or take "
@@ -246,10 +251,26 @@ def set_pieces(tokenizer: PreTrainedTokenizerBase, header: Header) -> None:
 
 def _card(path: Path, header: Header) -> str:
     """Where the folder comes from and under which licence, as front matter that the hub reads too."""
-    licence = header.facts.get("general.license", "unknown")
-    title = header.facts.get("general.name", path.stem)
+    facts = {name.removeprefix("general."): _texts(value) for name, value in header.facts.items()}
+    bases = [one for name, value in facts.items() if MODEL_PAGE.fullmatch(name) for one in value]
+    ids = [found[1] for one in bases if (found := ON_HUB.fullmatch(one))]
+    licence, name = facts.get("license") or ["other" if facts.get("license.name") else "unknown"], facts.get("name")
+    front = {
+        "license": licence[0] if len(licence) == 1 else licence,
+        "license_name": "".join(facts.get("license.name", ())),
+        "license_link": "".join(facts.get("license.link", ())),
+        "base_model": ids,
+        "language": facts.get("languages"),
+    }
+    stated = yaml.safe_dump({key: one for key, one in front.items() if one}, allow_unicode=True, sort_keys=False)
     return (
-        f"---\nlicense: {licence}\n---\n# {title}\n\n"
+        f"---\n{stated}---\n# {name[0] if name else path.stem}\n\n"
         f"Made from {path.name}, unpacked to bfloat16: "
         "no more precise than that file, and less where it holds float32 or float16.\n"
     )
+
+
+def _texts(value: object) -> list[str]:
+    """A text, or those of a list, each on one line; anything else states nothing."""
+    values = value if isinstance(value, list) else [value]
+    return [" ".join(one.split()) for one in values if isinstance(one, str) and one.split()]

@@ -22,7 +22,7 @@ from textwrap import shorten
 from typing import Any
 from urllib.parse import quote
 
-from carellama.config.environment import model_home, modelscope_endpoint
+from carellama.config.environment import check_hub, model_home, modelscope_endpoint
 from carellama.config.model import ModelOptions
 from carellama.download.hosts import safe_relative_path
 from carellama.download.http import (
@@ -39,6 +39,7 @@ from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import Hub, is_on
 from carellama.run_record import PULLED
+from carellama.text import counted
 from carellama.weights import safetensors_header
 
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth")
@@ -89,7 +90,14 @@ def list_repository(repo: str, model: ModelOptions, revision: str | None = None)
         listing = _list_modelscope(repo, "master" if asked == "main" else asked)
     else:
         listing = _list_huggingface(repo, asked, model)
-    return Listing(repo, model.hub, listing.commit, tuple(_wanted(listing, allow_pickle=model.allow_pickle)))
+    files = tuple(_wanted(listing, allow_pickle=model.allow_pickle))
+    weights = (one.name for one in files if any(fnmatch.fnmatch(one.name, pattern) for pattern in (SAFE, *PICKLED)))
+    if not any("/" not in name for name in weights):
+        packed = next((one.name for one in listing.files if one.name.endswith(".gguf")), "")
+        hint = f"; fetch its {packed} by hand, and give that file as --model_name_or_path" if packed else ""
+        what = repo if all(one.url for one in listing.files) else f"what was fetched before of {repo}"
+        raise UserError(f"{what} has no weights ({SAFE}) among its {counted(len(listing.files), 'file')}{hint}")
+    return Listing(repo, model.hub, listing.commit, files)
 
 
 def _list_huggingface(repo: str, revision: str, model: ModelOptions) -> Listing:
@@ -97,6 +105,7 @@ def _list_huggingface(repo: str, revision: str, model: ModelOptions) -> Listing:
 
     if is_offline_mode():
         return _list_fetched(repo, revision, model)
+    check_hub(model.hf_auth_token)
     with hub_errors(repo, "huggingface"):
         info = HfApi(token=model.hf_auth_token).model_info(repo, revision=revision, files_metadata=True)
     files = [
@@ -127,6 +136,7 @@ def _list_fetched(repo: str, revision: str, model: ModelOptions) -> Listing:
 
 def _list_modelscope(repo: str, revision: str) -> Listing:
     """The files by the route that ModelScope's own client asks."""
+    check_hub(None)
     address = f"{modelscope_endpoint()}/api/v1/models/{repo}/repo"
     with hub_errors(repo, "modelscope"):
         try:
@@ -161,7 +171,13 @@ def _wanted(listing: Listing, *, allow_pickle: bool) -> Iterator[RemoteFile]:
     """The files that are fetched: all but weights in other forms; pickles only where there is nothing else."""
     safe = any(fnmatch.fnmatch(one.name, SAFE) for one in listing.files)
     for one in listing.files:
-        safe_relative_path(one.name)
+        try:
+            safe_relative_path(one.name)
+        except DownloadError as error:
+            raise UserError(
+                f"{listing.repo} lists the file {one.name!r}, which leads out of the model's folder: nothing was "
+                "fetched; look who has put it there"
+            ) from error
         pickled = any(fnmatch.fnmatch(one.name, pattern) for pattern in PICKLED)
         if any(fnmatch.fnmatch(one.name, pattern) for pattern in LEFT_OUT) or (pickled and safe):
             continue
