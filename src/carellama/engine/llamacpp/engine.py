@@ -59,6 +59,7 @@ from carellama.hardware import free_memory_bytes
 from carellama.model.gguf.facts import TOKENS
 from carellama.model.gguf.read import Header, read_model_header
 from carellama.records import JSONObject
+from carellama.templates.jinja import check_syntax
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptOptions
@@ -116,6 +117,7 @@ class LlamaCppEngine:
         self.parallel = parallel
         self.adapters = tuple(adapters or ())
         self.chat = chat_of(header, template)
+        check_syntax(self.chat.jinja)
         self._words = len(header.facts.get(TOKENS) or ())
         self._pool = WorkerPool(parallel, "carellama-llamacpp")
         files = tuple((adapters or {}).values())
