@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from carellama.engine.base import Tool
-from carellama.engine.chat import CONTROL, KINDS, TOKENS, USER_DEFINED, Chat, chat_of
+from carellama.engine.chat import CONTROL, USER_DEFINED, Chat, chat_of
 from carellama.errors import UserError
+from carellama.model.gguf.facts import KINDS, TOKENS
 from carellama.model.gguf.read import Header
 from carellama.records import Message, ToolCall
 from carellama.templates.format import formats, jinja_of

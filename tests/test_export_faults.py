@@ -41,10 +41,9 @@ def files_of_at_most(size: int) -> Iterator[None]:
     ("options", "said"),
     [
         ({"to": "hf,ggfu"}, r"unknown word of --to 'ggfu'\. Did you mean 'gguf'\? Known: "),
-        ({"to": "hf,GGUF"}, r"unknown word of --to 'GGUF'\. Did you mean 'gguf'\?"),
         ({"to": "hf,hf"}, "name each once"),
         ({"to": " , "}, "--to names nothing; known: hf"),
-        ({"gguf_type": "q4_k_m"}, r"unknown word of --gguf_type 'q4_k_m'\. Did you mean 'q4_K_M'\?"),
+        ({"gguf_type": "q4_K_L"}, r"unknown word of --gguf_type 'q4_K_L'\. Did you mean 'q4_K_M'\?"),
     ],
 )
 def test_unknown_forms_are_named_with_the_nearest(options: dict[str, str], said: str) -> None:
@@ -156,7 +155,8 @@ def test_parity_is_what_json_readers_take(tiny_folder: Path, tmp_path: Path) -> 
 
 
 def test_each_form_has_its_command_and_its_room_on_the_disk() -> None:
-    options = ExportOptions("Ward", to="gguf,ollama", gguf_type="q8_0,f16")
+    options = ExportOptions("Ward", to="GGUF,ollama", gguf_type="Q8_0,F16")
+    assert (options.targets, options.gguf_types) == (["gguf", "ollama"], ["q8_0", "f16"])
     assert command._uses(Path("Ward"), options) == [
         "carellama chat --model_name_or_path Ward/Ward.q8_0.gguf",
         "ollama create ward -f Ward/Modelfile",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,8 +12,10 @@ import pytest
 import torch
 
 from carellama.errors import UserError
-from carellama.model.gguf.importance import Importance
+from carellama.model.gguf.importance import MOST, Importance, _checked, load_importance
+from carellama.model.gguf.layout import TensorPlace
 from carellama.model.gguf.measure import measure_importance, medical_texts
+from carellama.model.gguf.quantize import quantize_rows
 from conftest import make_model, make_tokenizer
 
 TEXTS = ["What are the symptoms of asthma? See a doctor.", "发烧三天了怎么办？多喝水，注意休息。"]
@@ -115,3 +120,65 @@ def test_texts_of_both_languages_come_with_the_package() -> None:
 def test_texts_without_words_are_refused(tokenizer: Any) -> None:
     with pytest.raises(UserError, match="empty"):
         measure_importance(make_model(), tokenizer, [""])
+
+
+def unusable(sums: Any, counts: Any) -> bytes:
+    """An importance matrix of one tensor as it lies on the disk, with sums and counts that nothing was measured for."""
+    name = "blk.0.attn_q.weight"
+    with tempfile.TemporaryDirectory() as folder:
+        Importance({name: np.array(sums, np.float32)}, {name: np.array(counts, np.float32)}).save(Path(folder, "i"))
+        return Path(folder, "i").read_bytes()
+
+
+OLDER = struct.pack("<ii", 1, 19) + b"blk.0.attn_q.weight" + struct.pack("<ii4f", 1, 4, *[1.0] * 4)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (unusable([[4, -1]], [1]), "negative or not numbers"),
+        (unusable([[4, 1]], [-1]), "negative or not numbers"),
+        (unusable([[4, np.nan]], [1]), "negative or not numbers"),
+        (unusable([[4, np.inf]], [1]), "mean square of inf"),
+        (unusable([[1e38, 1]], [1]), "at most 1e\\+15"),
+        (OLDER, "older format.*llama-imatrix --in-file"),
+        (OLDER[:6], "cut short"),
+    ],
+)
+def test_a_file_that_no_inputs_were_measured_for_is_refused(content: bytes, said: str, tmp_path: Path) -> None:
+    """Matrices came out as noise, and the export passed."""
+    (tmp_path / "imatrix").write_bytes(content)
+    with pytest.raises(UserError, match=said) as error:
+        load_importance(tmp_path / "imatrix")
+    assert "\n" not in str(error.value)
+
+
+def test_counts_that_do_not_divide_the_sums_are_refused(tmp_path: Path) -> None:
+    """They were a traceback, or one matrix was taken for two."""
+    (tmp_path / "imatrix").write_bytes(unusable([[1, 1], [1, 1], [1, 1]], [1, 1, 1]))
+    matrix = TensorPlace("blk.0.attn_q.weight", (6, 4), "F32", 0)
+    with pytest.raises(UserError, match=r"has 3 x 2 columns for blk\.0\.attn_q\.weight, and the model 1 x 6"):
+        load_importance(tmp_path / "imatrix").check([matrix])
+    with pytest.raises(UserError, match="4 sums for 3 matrices"):
+        _checked(np.ones(4, np.float32), np.ones(3, np.float32), "it")
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"])
+@pytest.mark.parametrize("inputs", [0, 1e-30, MOST])
+def test_columns_without_inputs_keep_their_weights(kind: str, inputs: float) -> None:
+    """A block of columns that count nothing lost all its weights."""
+    pytest.importorskip("xllamacpp")
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize
+
+    matrix = TensorPlace("blk.0.attn_q.weight", (512, 4), "F32", 0)
+    weights = np.random.default_rng(0).normal(size=(4, 512)).astype(np.float32)
+    squares = np.ones((1, 512), np.float32)
+    squares[:, :256] = inputs
+
+    def lost(means: Any) -> float:
+        made = quantize_rows(weights, kind, means)
+        return float(np.abs(dequantize(made, GGMLQuantizationType[kind]).reshape(weights.shape) - weights).max())
+
+    means = Importance({matrix.name: squares}, {matrix.name: np.ones(1, np.float32)}).of(matrix)
+    assert means is not None and lost(means[0]) < 1.2 * lost(np.ones(512, np.float32))

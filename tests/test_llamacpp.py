@@ -24,7 +24,9 @@ from carellama.errors import UserError
 from carellama.model.gguf.read import Header
 from carellama.model.zoo.resolve import fetch
 from carellama.records import Message
+from conftest import make_model, make_tokenizer
 from engine_contract import GREEDY, PROMPTS, Contract
+from tiny_gguf import write_tiny_gguf
 
 pytest.importorskip("xllamacpp")
 
@@ -278,3 +280,17 @@ def test_a_file_that_is_no_model_is_one_line(tmp_path) -> None:
     damaged.write_bytes(b"GGUF\x03\x00\x00\x00" + bytes(16))  # a whole file that holds nothing
     with pytest.raises(UserError, match="cannot load"):
         LlamaCppEngine(damaged, template="default", parallel=1, context_tokens=64)
+
+
+def test_a_broken_chat_template_is_named_and_another_is_taken(tmp_path: Path) -> None:
+    """llama.cpp parses the file's template as well, and refused the file as damaged or too large for the memory."""
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = "{{ bos_token }}\n{% if %}"
+    path = write_tiny_gguf(tmp_path / "a.gguf", make_model(len(tokenizer)), tokenizer)
+    with pytest.raises(UserError, match=r"no valid Jinja \(line 2: .*give --template"):
+        LlamaCppEngine(path, parallel=1, context_tokens=64)
+    engine = LlamaCppEngine(path, template="chatml", parallel=1, context_tokens=64)
+    try:
+        assert engine.prepare([Message("user", "x")]).ids
+    finally:
+        engine.close()

@@ -11,7 +11,8 @@ import pytest
 
 from carellama.config.commands import EXPORT_OPTIONS, AskOptions
 from carellama.config.data_commands import CleanOptions
-from carellama.config.engine import GenerationOptions
+from carellama.config.engine import EngineOptions, GenerationOptions
+from carellama.config.options import option_types
 from carellama.config.reader import parse_options
 from carellama.config.serve import CHAT_OPTIONS
 from carellama.config.yaml_file import read_yaml
@@ -193,3 +194,11 @@ def test_resume_changed_takes_names_of_options() -> None:
     with pytest.raises(UserError, match="takes names of options, as in max_steps; 'foo' is none"):
         values_of([*MODEL, "--resume_changed", "foo"])
     assert values_of([*MODEL, "--resume_changed", "--max-steps,dataset"])["resume_changed"] == "--max-steps,dataset"
+
+
+def test_a_word_of_a_choice_is_taken_in_other_letters() -> None:
+    """llama.cpp and the pages of models spell it Q4_K_M."""
+    kind = option_types(EngineOptions)["gguf_type"]
+    assert (kind.value("gguf_type", ["Q4_k_m"]), kind.value("gguf_type", ["q4_0"])) == ("q4_K_M", "q4_0")
+    with pytest.raises(UserError, match="'Q4_K_L' is not one of"):
+        kind.value("gguf_type", ["Q4_K_L"])

@@ -181,6 +181,17 @@ def test_columns_that_matter_lose_less(tmp_path: Path) -> None:
     assert np.isfinite(weighted).all()
 
 
+def test_an_importance_matrix_of_a_part_of_the_tensors_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """llama-imatrix measures no output, which is not counted."""
+    name, other = "blk.0.attn_q.weight", "blk.1.attn_q.weight"
+    path = write_gguf(tmp_path / "two.gguf", dict.fromkeys((name, other, "output.weight"), rows_of(4, COLUMNS)))
+    importance = Importance({name: np.ones((1, COLUMNS), np.float32)}, {name: np.ones(1, np.float32)})
+    quantize(path, tmp_path / "made.gguf", "q4_K_M", importance)
+    assert f"does not know 1 of 2 tensors (the first: {other})" in capsys.readouterr().err
+
+
 def test_an_importance_matrix_is_read_as_it_was_saved(tmp_path: Path) -> None:
     """Read back here and by the package gguf, with the names that llama.cpp asks for."""
     import gguf

@@ -24,6 +24,7 @@ from carellama.model.gguf.write import gguf_of, lora_gguf_of
 from carellama.model.readers import make_readable
 from carellama.model.zoo.resolve import model_folder
 from carellama.records import Message
+from carellama.weights import weight_files
 
 ASKED = [
     "What is asthma?", "发烧三天了怎么办？", "List 3 signs of a stroke.", "请用中文介绍一下糖尿病。", "12345 + 678 = ?",
@@ -96,12 +97,12 @@ def test_a_name_that_llama_cpp_takes_for_a_tokenizer_is_kept_for_that_tokenizer(
 def test_weights_that_transformers_does_not_read_are_kept_from_the_converter(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "model_ema.safetensors", "pytorch_model.bin"):
         (tmp_path / name).write_bytes(b"{}")
-    assert to_gguf._weight_files(tmp_path, pickles=True) == [tmp_path / "model.safetensors"]
+    assert weight_files(tmp_path, pickles=True) == [tmp_path / "model.safetensors"]
     (tmp_path / "model.safetensors").rename(tmp_path / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     shards = [tmp_path / f"model-0000{at}-of-00002.safetensors" for at in (1, 2)]
-    assert to_gguf._weight_files(tmp_path, pickles=True) == shards
+    assert weight_files(tmp_path, pickles=True) == shards
 
 
 def test_pickled_weights_have_to_be_allowed(tmp_path: Path) -> None:

@@ -29,12 +29,13 @@ from carellama.model.zoo.delta import apply_delta
 from carellama.model.zoo.entries import ModelEntry
 from carellama.model.zoo.fetch import check_safetensors, fetch_repository, list_repository
 from carellama.model.zoo.pull import with_named_weights
-from carellama.weights import base_fingerprint
+from carellama.weights import base_fingerprint, fingerprint
 from conftest import make_model
 from hub_answers import Hub, Repository
 from hub_double import TOKEN, hub_double
 from test_adapter import logits, trained
 
+MATRIX = "model.layers.0.mlp.up_proj.weight"
 OWN = [  # entries of the tests
     {"name": "toy", "about": "Whole.", "kind": "model", "hub": "lab/toy", "aliases": ["old/toy"], "template": "qwen"},
     {"name": "toy-lora", "about": "On it.", "kind": "adapter", "hub": "lab/toy-lora", "base": "lab/toy"},
@@ -170,7 +171,35 @@ def test_a_delta_of_another_base_or_no_delta_is_refused(tiny_folder: Path, tmp_p
         folder.mkdir()
         save_file(made, folder / "model.safetensors", metadata={"format": "pt"})
         refused(folder, said)
+    more = torch.cat([zero[MATRIX], torch.zeros(8, zero[MATRIX].shape[1])])
+    save_file(zero | {MATRIX: more}, folder / "model.safetensors", metadata={"format": "pt"})
+    refused(folder, f"{MATRIX} is ")  # rows that are no tokens
     assert not list(tmp_path.glob("config.json"))
+
+
+def test_weights_that_transformers_does_not_read_are_no_part_of_a_sum(tiny_folder: Path, tmp_path: Path) -> None:
+    """A `model_ema.safetensors` beside the base was taken in its place; a sum past float16 became infinity."""
+    base, delta, made = tmp_path / "base", tmp_path / "delta", tmp_path / "made"
+    shutil.copytree(tiny_folder, base)
+    shutil.copytree(tiny_folder, delta)
+    made.mkdir()
+    weights, prints = load_file(base / "model.safetensors"), (fingerprint(base), base_fingerprint(base))
+    zero = {name: torch.zeros_like(value) for name, value in weights.items()}
+    save_file(zero, delta / "model.safetensors", metadata={"format": "pt"})
+    for folder in (base, delta):
+        save_file({name: value + 1 for name, value in weights.items()}, folder / "model_ema.safetensors")
+    assert (fingerprint(base), base_fingerprint(base)) == prints
+    apply_delta(base, delta, made, allow_pickle=False, names=("the base", "the delta"))
+    assert all(torch.equal(value, weights[name]) for name, value in load_file(made / "model.safetensors").items())
+    large = {MATRIX: torch.full_like(zero[MATRIX], 65_504).half()}
+    save_file({name: value + 99 for name, value in weights.items()}, base / "model.safetensors")
+    save_file(zero | large, delta / "model.safetensors")
+    with pytest.raises(UserError, match=f"no numbers in {MATRIX}"):
+        apply_delta(base, delta, made, allow_pickle=False, names=("the base", "the delta"))
+    with pytest.raises(UserError, match=f"no numbers in {MATRIX}"):
+        broken = {MATRIX: zero[MATRIX] + torch.nan}
+        save_file(zero | broken, delta / "model.safetensors")
+        apply_delta(base, delta, made, allow_pickle=False, names=("the base", "the delta"), whole=(MATRIX,))
 
 
 def test_a_moved_id_and_an_older_name_lead_to_the_weights(hub: Hub, tiny_folder: Path) -> None:

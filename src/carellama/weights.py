@@ -43,19 +43,41 @@ def adapter_as_model(place: Path) -> UserError:
     )
 
 
+def weight_files(folder: Path, *, pickles: bool = False) -> list[Path]:
+    """The files that transformers reads, in its order of names; others that lie beside them are of other weights.
+
+    In a folder without those names they are all safetensors, or all pickles. Raises `UserError` for a damaged index.
+    """
+    for name in ("model.safetensors", *(("pytorch_model.bin",) if pickles else ())):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            return [folder / name]
+        if index.is_file():
+            return [folder / shard for shard in shard_names(index)]
+    return sorted(folder.glob("*.safetensors")) or (sorted(folder.glob("pytorch_model*.bin")) if pickles else [])
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the names of the files in an index of weights. Raises `UserError` for a damaged one."""
+    try:
+        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{index} is no index of weights ({error}): fetch it again") from error
+
+
 def fingerprint(place: str | Path) -> str | None:
     """The fingerprint of a folder's safetensors, or of a .gguf file; None: there are none (the name of a hub's model).
 
     Raises nothing: a file that cannot be read is refused where its weights are loaded.
     """
     path = Path(place).expanduser()
-    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] * (path.suffix == ".gguf")
     digest = hashlib.sha256()
     try:
+        files = weight_files(path) if path.is_dir() else [path] * (path.suffix == ".gguf")
         for file in files:
             for piece in _pieces(file):
                 digest.update(piece)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
     return digest.hexdigest()[:32] if files else None
 
@@ -149,7 +171,7 @@ def base_fingerprint(folder: Path) -> Fingerprint | None:
         digests = {name: _digest(*tensors[name]) for name in chosen}
         sample = {name: _sample(*tensors[name]) for name in chosen}
         return Fingerprint(tokenizer_digest(folder), digests, sample) if chosen else None
-    except (OSError, ValueError, KeyError, TypeError, struct.error):
+    except (UserError, OSError, ValueError, KeyError, TypeError, struct.error):
         return None
 
 
@@ -174,7 +196,7 @@ def tokenizer_digest(folder: Path) -> str:
 def _tensors_of(folder: Path) -> dict[str, tuple[Path, int, dict[str, Any]]]:
     """Each tensor of a folder's safetensors: its file, where the bytes begin, and what the header says of it."""
     found: dict[str, tuple[Path, int, dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in weight_files(folder):
         begins, header = safetensors_header(path)
         found |= {name: (path, begins, about) for name, about in header.items() if name != "__metadata__"}
     return found

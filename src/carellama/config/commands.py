@@ -8,7 +8,7 @@ from typing import Literal
 from carellama.config.data import PromptOptions
 from carellama.config.engine import EngineOptions, GenerationOptions
 from carellama.config.model import ModelOptions
-from carellama.config.options import Options, check_names, option, split_commas
+from carellama.config.options import Options, check_names, in_case_of, option, split_commas
 from carellama.errors import UserError, lookup
 
 MODEL_SIZES = ("7B", "7Bf", "13B", "13Bf", "30B", "34B", "65B", "70B", "70Bf")
@@ -102,7 +102,7 @@ class ExportOptions(Options):
     @property
     def targets(self) -> list[str]:
         """The forms of `to`."""
-        return split_commas(self.to)
+        return [in_case_of(name, EXPORT_TARGETS) for name in split_commas(self.to)]
 
     @property
     def writes_gguf(self) -> bool:
@@ -111,8 +111,8 @@ class ExportOptions(Options):
 
     @property
     def gguf_types(self) -> list[str]:
-        """The number formats of `gguf_type`."""
-        return split_commas(self.gguf_type)
+        """The number formats of `gguf_type`, as `GGUF_TYPES` spells them; llama.cpp's own spelling is Q4_K_M."""
+        return [in_case_of(name, GGUF_TYPES) for name in split_commas(self.gguf_type)]
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import operator
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -158,10 +158,17 @@ class OptionType:
                 raise UserError(f"--{name} takes {what}, not {word!r}") from None
             check_finite(name, value)
         if self.choices and value not in self.choices:
+            if (alike := in_case_of(word, map(str, self.choices))) in self.choices:
+                return alike
             choices = [str(choice) for choice in self.choices]
             hint = value_hint(name, word) or nearest(word, choices)
             raise UserError(f"--{name}: {word!r} is not one of {', '.join(choices)}.{hint}")
         return value
+
+
+def in_case_of(word: str, known: Iterable[str]) -> str:
+    """The known name that a word is in other letters, capital or small; the word where there is none."""
+    return next((name for name in known if name.lower() == word.lower()), word)
 
 
 def switch_of(word: str) -> bool | None:

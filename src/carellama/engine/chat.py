@@ -19,6 +19,7 @@ from carellama.engine.base import Tool
 from carellama.engine.parts import reads_calls
 from carellama.engine.tools import tools_to_system_prompt
 from carellama.errors import UserError
+from carellama.model.gguf.facts import KINDS, TOKENS
 from carellama.model.gguf.read import Header
 from carellama.records import Message
 from carellama.templates.format import DEFAULT, format_for, jinja_of
@@ -35,7 +36,6 @@ from carellama.templates.jinja import (
 )
 from carellama.text import opens_reasoning
 
-TOKENS, KINDS = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 ADDS_BOS = "tokenizer.ggml.add_bos_token"  # whether a text begins with the bos token
 VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
 # Kinds of tokens (ggml-org/llama.cpp, include/llama.h): two that no text stands for, and one that was added.

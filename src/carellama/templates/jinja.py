@@ -122,6 +122,19 @@ def one_template(given: object) -> str | None:
     return given
 
 
+def check_syntax(jinja: str) -> None:
+    """Raise `UserError` for a model's chat template that cannot be compiled."""
+    try:
+        _compiled(jinja)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if not isinstance(error, jinja2.TemplateError) else str(error)
+        line = f"line {error.lineno}: " if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise UserError(
+            f"the model's chat template is no valid Jinja ({line}{' '.join(reason.split())}): give --template with the "
+            "name of its format"
+        ) from error
+
+
 def render_chat(
     jinja: str, rows: list[JSONObject], *, tools: list[JSONObject] | None, bos: str, eos: str, start: bool = True
 ) -> str:

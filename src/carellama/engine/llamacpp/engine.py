@@ -42,7 +42,7 @@ from carellama.engine.base import (
     guarded,
     room_for_answer,
 )
-from carellama.engine.chat import TOKENS, VOCABULARY, chat_of
+from carellama.engine.chat import VOCABULARY, chat_of
 from carellama.engine.generate import follow
 from carellama.engine.llamacpp.scores import Scores, likeliest
 from carellama.engine.llamacpp.server import Server, ServerOptions, import_xllamacpp
@@ -56,8 +56,10 @@ from carellama.engine.worker_pool import Job, Work, WorkerPool, read_pieces
 from carellama.errors import UserError
 from carellama.files import print_status
 from carellama.hardware import free_memory_bytes
+from carellama.model.gguf.facts import TOKENS
 from carellama.model.gguf.read import Header, read_model_header
 from carellama.records import JSONObject
+from carellama.templates.jinja import check_syntax
 from carellama.templates.tokenize import ANCHORS
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ class LlamaCppEngine:
         self.parallel = parallel
         self.adapters = tuple(adapters or ())
         self.chat = chat_of(header, template)
+        check_syntax(self.chat.jinja)
         self._words = len(header.facts.get(TOKENS) or ())
         pieces = header.facts.get("tokenizer.ggml.model") in SENTENCEPIECE
         self._prefixes = pieces and header.facts.get("tokenizer.ggml.add_space_prefix", True)

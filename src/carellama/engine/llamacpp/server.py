@@ -193,6 +193,7 @@ def _parameters(xllamacpp: Any, options: ServerOptions, address: str) -> Any:
     parameters.model.path = str(options.path)
     parameters.hostnames = [address]
     parameters.ui = False
+    parameters.chat_template = "chatml"  # prompts come rendered, and a template that it cannot parse would end it
     parameters.endpoint_slots = False  # which would show prompts
     parameters.verbosity = LOG_ERRORS_ONLY
     parameters.n_parallel = options.parallel

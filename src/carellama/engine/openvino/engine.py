@@ -46,6 +46,7 @@ from carellama.errors import UserError, need
 from carellama.files import print_status
 from carellama.model.gguf.read import read_model_header
 from carellama.records import JSONObject
+from carellama.templates.jinja import check_syntax
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptOptions
@@ -240,6 +241,7 @@ def load(
                 "file's own; take --engine llamacpp, or the model's folder with --gguf_type q8_0"
             )
         tokenizer, limit = of_gguf(path, header, data.template), header.of_architecture("context_length")
+    check_syntax(tokenizer.chat.jinja)
     context_tokens = min(arguments.context_tokens or MOST_CONTEXT, int(limit or MOST_CONTEXT))
     worker = WorkerClient(
         {

@@ -13,7 +13,7 @@ import ctypes
 import importlib.util
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from carellama.errors import UserError, lookup, need
-from carellama.files import atomic_binary
+from carellama.files import atomic_binary, print_status
 from carellama.hardware import physical_cores
 from carellama.model.gguf.importance import Importance
 from carellama.model.gguf.layout import (
@@ -35,7 +35,7 @@ from carellama.model.gguf.layout import (
     uint32_value,
     write_head,
 )
-from carellama.model.gguf.tensor_types import FILE_TYPES, FLOATS, shape_of, tensor_types
+from carellama.model.gguf.tensor_types import EMBEDDINGS, FILE_TYPES, FLOATS, OUTPUT, shape_of, tensor_types
 from carellama.model.paths import check_space
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def quantize(
     _check(source, layout, types)
     if importance:
         importance.check(layout.tensors)
+        rounded = [one.name for one in layout.tensors if types[one.name] not in (*FLOATS, "Q8_0", one.type)]
+        _say_unmeasured(gguf_type, rounded, importance)
     made = replace(layout, metadata=layout.metadata | _facts(gguf_type, importance))
     check_space(target, made.bytes_of(types))
     if any(types[one.name] not in (*FLOATS, one.type) for one in layout.tensors):
@@ -141,6 +143,16 @@ def _check(source: Path, layout: Layout, types: dict[str, str]) -> None:
                 f"{source} is quantised already ({one.name} is {one.type}), and rounding twice loses more: "
                 "give the model's folder, or its .gguf in f16, bf16 or f32"
             )
+
+
+def _say_unmeasured(gguf_type: str, names: Sequence[str], importance: Importance) -> None:
+    """Say how many of the tensors that are rounded the matrix does not know; llama-imatrix leaves out two of them."""
+    asked = [name for name in names if name not in (OUTPUT, *EMBEDDINGS)]
+    if unknown := [name for name in asked if name not in importance.sums]:
+        print_status(
+            f"{gguf_type}: the importance matrix does not know {len(unknown)} of {len(asked)} tensors (the first: "
+            f"{unknown[0]}); they are rounded without it"
+        )
 
 
 def _facts(gguf_type: str, importance: Importance | None) -> dict[str, bytes]:

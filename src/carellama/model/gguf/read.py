@@ -21,6 +21,7 @@ import yaml
 from carellama.config.environment import model_home
 from carellama.errors import UserError
 from carellama.files import create_once, print_status
+from carellama.model.gguf.facts import check_facts
 from carellama.model.gguf.layout import read_layout
 from carellama.model.gguf.positions import scaled_positions
 from carellama.model.quiet import quiet_bars, quiet_loading
@@ -79,9 +80,10 @@ def is_gguf(path: Path) -> bool:
 def read_header(path: Path, arrays: Collection[str] = ()) -> Header:
     """Read the beginning of a .gguf; `arrays` are the names of those facts whose arrays are wanted whole.
 
-    Raises `UserError` for a damaged file, and for one that ends before its weights do.
+    Raises `UserError` for a damaged file, for one that ends before its weights do, and as `check_facts` does.
     """
     layout = read_layout(path)
+    check_facts(path, layout)
     facts = {name: layout.fact(name, whole=name in arrays) for name in layout.metadata}
     weights = sum(one.weights for one in layout.tensors if not one.name.startswith(FACTORS))
     return Header(facts, weights, frozenset(one.name for one in layout.tensors))
@@ -165,8 +167,8 @@ def _convert(path: Path, folder: Path) -> None:
                 dtype=torch.bfloat16,
                 output_loading_info=True,
             )
-    except (ValueError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
+    except (ValueError, NotImplementedError, LookupError, TypeError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
             f"{path} cannot be converted ({first}): if it is whole, take the model's folder instead"
         ) from error

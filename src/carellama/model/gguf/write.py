@@ -43,9 +43,8 @@ from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_space
 from carellama.model.readers import spell_config
 from carellama.model.sentencepiece_file import llamacpp_reason
-from carellama.model.zoo.fetch import shard_names
 from carellama.model.zoo.resolve import model_folder, resolve
-from carellama.weights import content_key
+from carellama.weights import content_key, weight_files
 
 if TYPE_CHECKING:
     import torch
@@ -277,7 +276,7 @@ def _tensor_named(folder: Path, end: str) -> torch.Tensor | None:
     from safetensors import safe_open
 
     places: dict[str, Path] = {}
-    for file in folder.glob("*.safetensors"):
+    for file in weight_files(folder):
         with safe_open(file, "pt") as opened:
             places |= {name: file for name in opened.keys() if name.endswith(end)}  # noqa: SIM118
     if not places:
@@ -309,7 +308,7 @@ def _stored_type(folder: Path) -> str:
     """The converter's name of the precision that a folder's matrices are stored in; of pickles f32, which holds any."""
     from safetensors import safe_open
 
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in weight_files(folder):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - it is no mapping
                 part = opened.get_slice(name)
@@ -346,7 +345,7 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
         safe = Path(temporary) / _name_for_llamacpp(folder)
         safe.mkdir()
-        for path in {*_weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
+        for path in {*weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
             (safe / path.name).symlink_to(path.resolve())
         spell_config(safe)
         if reason := llamacpp_reason(safe):
@@ -365,17 +364,6 @@ def _name_for_llamacpp(folder: Path) -> str:
     tokenizer = folder / "tokenizer.json"
     added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", []) if tokenizer.is_file() else []
     return folder.name if any(token.get("rstrip") for token in added) else PHI3.sub(r"\1-3", folder.name)
-
-
-def _weight_files(folder: Path, *, pickles: bool) -> list[Path]:
-    """The files that transformers reads, in its order of names: the converter would read others beside them as well."""
-    for name in ("model.safetensors", *(("pytorch_model.bin",) if pickles else ())):
-        index = folder / f"{name}.index.json"
-        if (folder / name).is_file():
-            return [folder / name]
-        if index.is_file():
-            return [folder / shard for shard in shard_names(index)]
-    return [path for name in (*WEIGHTS, *(PICKLES if pickles else ())) for path in folder.glob(name)]
 
 
 def _no_plain_lora(settings: dict[str, object]) -> str:

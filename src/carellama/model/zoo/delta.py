@@ -19,12 +19,15 @@ from carellama.errors import UserError
 from carellama.files import write_json
 from carellama.model.load import check_weights
 from carellama.model.zoo.fetch import check_whole, copy_small
-from carellama.weights import safetensors_header
+from carellama.weights import safetensors_header, weight_files
 
 if TYPE_CHECKING:
     import torch
 
 LARGEST_DIFFERENCE = 0.5  # of the base's norm: fine-tuning moves weights by a few percent
+TOKEN_ROWS = tuple(  # the ends of the names of embeddings and output heads
+    f"{name}.weight" for name in ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out")
+)
 RECOMPUTED = "rotary_emb.inv_freq"  # old files keep it, new ones make it
 
 
@@ -49,27 +52,26 @@ def apply_delta(
     for folder in (base, delta):
         check_weights(folder, allow_pickle=allow_pickle)
         check_whole(folder)
-    known = {name: path for path in files_of(base) for name in tensor_names(path)}
-    own = [name for path in files_of(delta) for name in tensor_names(path)]
+    files = weight_files(delta, pickles=allow_pickle)
+    known = {name: path for path in weight_files(base, pickles=allow_pickle) for name in tensor_names(path)}
+    own = [name for path in files for name in tensor_names(path)]
     _compare(set(known), {name for name in own if not any(part in name for part in whole)}, names, whole)
     moved, before_all, total = 0.0, 0.0, 0
     weight_map: dict[str, str] = {}
-    files = files_of(delta)
     for number, path in enumerate(files, 1):
         made: dict[str, torch.Tensor] = {}
         for name, change in read_tensors(path):
             if name.endswith(RECOMPUTED):
                 continue
-            if any(part in name for part in whole):
-                made[name] = change.contiguous()
-                continue
-            before = _padded(read_tensor(known[name], name), change, name, names)
-            after = before.float() + change.float()
+            after = change
+            if not any(part in name for part in whole):
+                before = _padded(read_tensor(known[name], name), change, name, names)
+                after = (before.float() + change.float()).to(change.dtype)
+                moved += float(change.float().pow(2).sum())
+                before_all += float(before.float().pow(2).sum())
             if not torch.isfinite(after).all():
                 raise UserError(f"{names[1]} added to {names[0]} gives no numbers in {name}: one of them is damaged")
-            moved += float(change.float().pow(2).sum())
-            before_all += float(before.float().pow(2).sum())
-            made[name] = after.to(change.dtype).contiguous()
+            made[name] = after.contiguous()
         file = "model.safetensors" if len(files) == 1 else f"model-{number:05}-of-{len(files):05}.safetensors"
         save_file(made, target / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(made, file)
@@ -84,11 +86,6 @@ def apply_delta(
             target / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map}
         )
     copy_small(delta, target)
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The files of a folder's weights: safetensors, or pickles where there are none."""
-    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 def tensor_names(path: Path) -> list[str]:
@@ -137,12 +134,13 @@ def _compare(base: set[str], delta: set[str], names: tuple[str, str], whole: tup
 
 
 def _padded(before: torch.Tensor, change: torch.Tensor, name: str, names: tuple[str, str]) -> torch.Tensor:
-    """The base's tensor; with rows of zeros where the delta has more tokens."""
+    """The base's tensor; with rows of zeros where the embedding or the head of the delta has more tokens."""
     import torch
 
     if before.shape == change.shape:
         return before
-    more = change.shape[0] - before.shape[0] if change.dim() == before.dim() == 2 else -1
+    rows = change.dim() == before.dim() == 2 and name.endswith(TOKEN_ROWS)
+    more = change.shape[0] - before.shape[0] if rows else -1
     if more < 0 or change.shape[1:] != before.shape[1:]:
         raise UserError(
             f"{names[1]} does not belong to {names[0]}: {name} is {tuple(change.shape)} there and "

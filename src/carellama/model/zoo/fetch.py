@@ -40,7 +40,7 @@ from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import Hub, is_on
 from carellama.run_record import PULLED
 from carellama.text import counted
-from carellama.weights import safetensors_header
+from carellama.weights import safetensors_header, shard_names
 
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth")
 # What no loader here reads: other frameworks' weights, training states, pictures, and llama.cpp's files beside weights.
@@ -294,14 +294,6 @@ def check_whole(folder: Path, files: Sequence[RemoteFile] = ()) -> None:
             raise UserError(f"{folder} lacks {len(gone)} of {len(shards)} files of weights (the first: {gone[0]})")
     for path in sorted(folder.glob("*.safetensors")):
         check_safetensors(path)
-
-
-def shard_names(index: Path) -> list[str]:
-    """Return the names of the files in an index of weights. Raises `UserError` for a damaged one."""
-    try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index} is no index of weights ({error}): fetch it again") from error
 
 
 def check_safetensors(path: Path) -> None:
