@@ -40,6 +40,7 @@ from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
 from carellama.model.paths import check_model, check_output, check_space, filled_folder
 from carellama.model.quiet import QUICK_BYTES
+from carellama.weights import is_adapter
 
 # Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
 BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
@@ -93,7 +94,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     if options.merge:
         weights = parse_weights(options.merge_weights)
         merge = AdapterMerge(options.merge, weights, options.merge_density, options.merge_seed)
-        merge.weights_of([Path(name) for name in model.checkpoints])
+        merge.weights_of(_adapters(model))
     elif options.merge_weights:
         raise UserError("--merge_weights needs --merge: linear, ties, dare_linear or dare_ties")
     source = load(model, options.template, merge)
@@ -118,7 +119,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             if source.note:
                 context.notes.append(source.note)
             if merge:
-                context.notes.append(merge.described([Path(name) for name in model.checkpoints]))
+                context.notes.append(merge.described(_adapters(model)))
             with _announced("checking that each form can be written", source):
                 check_targets(context)
             table = _fill(context)
@@ -129,6 +130,12 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             raise
         raise UserError(f"cannot write {output}: {error}") from error
     return table
+
+
+def _adapters(model: ModelOptions) -> list[Path]:
+    """The adapters of `--checkpoint_dir`: all but the folder of a whole model."""
+    places = [(Path(name), Path(name).expanduser()) for name in model.checkpoints]
+    return [path for path, place in places if is_adapter(place) or not place.is_dir()]
 
 
 def _read_names(model: ModelOptions, options: ExportOptions) -> list[str]:
