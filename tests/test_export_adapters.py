@@ -33,9 +33,9 @@ def merged(base: Path, folders: list[Path]) -> ModelOptions:
 def test_adapters_are_merged_with_weights_and_the_card_says_how(tiny_folder, two, tmp_path) -> None:
     done = export(merged(tiny_folder, two), "vicuna", tmp_path / "out", merge="linear", merge_weights="0.7,0.3")
     assert done.rows[0].greedy_equal == 32
-    for name in ("README.md", "README_zh.md"):
+    for name, said in (("README.md", "adapters merged by linear:"), ("README_zh.md", "适配器按 linear 方法合并：")):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
-        assert "adapters merged: first × 0.7, second × 0.3 (linear)" in text and str(tmp_path) not in text
+        assert f"{said} first × 0.7, second × 0.3".replace("： ", "：") in text and str(tmp_path) not in text
 
 
 def record(base: Path, folder: Path, template: str, *below: Path) -> None:

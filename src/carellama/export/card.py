@@ -20,6 +20,7 @@ from carellama.config.model import ModelOptions
 from carellama.export.cards.chai import write_chai
 from carellama.export.cards.facts import CardFacts, gather
 from carellama.export.cards.metadata import head
+from carellama.export.cards.notes import Note
 from carellama.export.cards.page import page
 from carellama.export.parity.table import ParityTable
 from carellama.templates.template import Template
@@ -32,7 +33,7 @@ PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECAS
 
 def write_card(
     folder: Path, model: ModelOptions, template: Template, parity: ParityTable | str, kind: ModelKind, *,
-    relation: str | None = None, notes: Sequence[str] = (), results: Sequence[Path] = (), chai: bool = False,
+    relation: str | None = None, notes: Sequence[Note] = (), results: Sequence[Path] = (), chai: bool = False,
 ) -> CardFacts:  # fmt: skip
     """Write the card of an exported model in both languages, and copy the licence texts of the base beside it.
 

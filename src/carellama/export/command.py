@@ -234,7 +234,7 @@ def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, context: Expo
             found[id(form)] = _compare(form, trained, context)
     rows = [found[id(form.same_as or form)] for form in forms]
     return [
-        row if form.same_as is None else replace(row, form=form.name, file=form.file)
+        replace(row, form=form.name if form.same_as else row.form, file=form.file, weights=form.weights)
         for form, row in zip(forms, rows, strict=True)
     ]
 

@@ -20,6 +20,7 @@ from carellama.config.data import DataOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted
+from carellama.export.cards.notes import Note
 from carellama.export.quantised_base import better_base
 from carellama.model.finite import check_finite
 from carellama.model.quiet import quiet_bars
@@ -53,7 +54,7 @@ class Source:
     weights: int  # of the base
     experts: bool = False  # whether it is a mixture of experts
     positions: int | None = None  # that it knows; None: no limit is stated
-    note: str | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
+    note: Note | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
 
     @property
     def exact(self) -> bool:
