@@ -22,7 +22,7 @@ from pathlib import Path
 from carellama.config.commands import EXPORT_OPTIONS, ExportOptions
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
-from carellama.config.reader import parse_options
+from carellama.config.reader import parse_given
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, parse_weights
 from carellama.export.card import write_card
@@ -51,7 +51,9 @@ SLOW_SECONDS = 3.0  # after which a step of a smaller model is
 
 def main(argv: Sequence[str]) -> None:
     """`carellama export` and `src/export_model.py`."""
-    model, options = parse_options(EXPORT_OPTIONS, argv, "carellama export")
+    given = parse_given(EXPORT_OPTIONS, argv, "carellama export")
+    model, options = given.groups
+    options.check_given(given.asked)
     check_model(model)  # before a library is loaded
     folder = Path(options.output_dir).expanduser()
     table = export_model(model, options)
@@ -59,11 +61,11 @@ def main(argv: Sequence[str]) -> None:
     if options.push_to:
         print(push(folder, options.push_to, public=options.push_public, token=model.hf_auth_token))
     if table.perplexity is not None:  # a reward model does not answer
-        for at, use in enumerate(_uses(folder, options)):
+        for at, use in enumerate(_uses(folder, model, options)):
             print(f"{'  or' if at else 'next'}: {use}")
 
 
-def _uses(folder: Path, options: ExportOptions) -> list[str]:
+def _uses(folder: Path, model: ModelOptions, options: ExportOptions) -> list[str]:
     """Commands that use what was written."""
     name, kind, found = folder.resolve().name, options.gguf_types[0], []
     if "hf" in options.targets:
@@ -73,6 +75,15 @@ def _uses(folder: Path, options: ExportOptions) -> list[str]:
         found.append(f"carellama chat --model_name_or_path {file}")
     if "ollama" in options.targets:
         found.append(f"ollama create {shlex.quote(name.lower())} -f {shlex.quote(str(folder / 'Modelfile'))}")
+    if "lora" in options.targets:
+        base = shlex.quote(options.lora_base or model.model_name_or_path)
+        found.append(f"carellama chat --model_name_or_path {base} --checkpoint_dir {shlex.quote(str(folder / 'lora'))}")
+    if "openvino" in options.targets:
+        place = shlex.quote(str(folder / "openvino"))
+        found.append(f"carellama chat --model_name_or_path {place} --engine openvino")
+    if "web" in options.targets:
+        place = shlex.quote(str(folder / "web"))
+        found.append(f"python -m http.server 8000 --directory {place}      # then open http://localhost:8000")
     return found
 
 
@@ -200,7 +211,7 @@ def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | Traine
     cost = f", with 100 answers of {SAFETY_TOKENS} tokens each" if safety else ""
     place = scratch / "trained"
     place.mkdir()
-    with _announced(f"asking the trained model: 2,000 tokens{cost}", source):
+    with _announced(f"asking the {'trained ' if source.model.checkpoints else ''}model: 2,000 tokens{cost}", source):
         return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
 
 

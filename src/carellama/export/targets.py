@@ -116,7 +116,7 @@ def check_targets(context: ExportContext) -> None:
     if options.writes_gguf and options.importance not in ("auto", "none"):
         load_importance(Path(options.importance).expanduser())
     if "lora" in options.targets:
-        _base_of_lora(context)
+        _check_lora_base(context)
     if "lora-gguf" in options.targets:
         _adapter_gguf(model)
     if "ollama" in options.targets:
@@ -238,7 +238,9 @@ def _adapter_gguf(model: ModelOptions) -> Path:
     """The one adapter of a model as a .gguf of the cache."""
     from carellama.model.gguf.write import lora_gguf_of
 
-    if len(model.checkpoints) != 1:
+    if not model.checkpoints:
+        raise UserError("--to lora-gguf writes an adapter: give one as --checkpoint_dir, or take --to gguf")
+    if len(model.checkpoints) > 1:
         raise UserError(
             f"--to lora-gguf writes one adapter, and --checkpoint_dir names {len(model.checkpoints)}: "
             "name one, or take --to gguf, which merges them"
@@ -263,6 +265,23 @@ def _base_of_lora(context: ExportContext) -> str:
     if not named and not model.checkpoints:
         raise UserError("--to lora: --lora_base is missing: name the model that the adapter is for")
     return named or model.model_name_or_path
+
+
+def _check_lora_base(context: ExportContext) -> None:
+    """Refuse a base of `--lora_base` that is not there, or that is another model by its configuration."""
+    from carellama.model.load import load_config
+
+    model, named = context.source.model, _base_of_lora(context)
+    if named == model.model_name_or_path:
+        return
+    try:
+        config = load_config(replace(model, model_name_or_path=named, checkpoint_dir=None))
+    except UserError as error:
+        raise UserError(f"--lora_base {named}: {str(error).removeprefix(f'--model_name_or_path {named}: ')}") from error
+    for name in ("model_type", "hidden_size", "num_hidden_layers"):
+        ours, theirs = (getattr(one, name, None) for one in (context.source.network.config, config))
+        if ours != theirs:
+            raise UserError(f"--lora_base {named} is another model: its {name} is {theirs}, not {ours}")
 
 
 def _gptq(context: ExportContext) -> list[Form]:
