@@ -98,7 +98,8 @@ class ExtractedLora:
             for name in self.whole:
                 modules[name].modules_to_save["default"].load_state_dict(tuned[name].state_dict())
         adapted.peft_config["default"].base_model_name_or_path = base_name
-        adapted.save_pretrained(str(folder))
+        # changed embeddings are whole modules; peft would ask the hub whether others have been enlarged
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's page, which names a folder of this machine
         tokenizer.save_pretrained(str(folder))
 
