@@ -70,6 +70,7 @@ def test_adapters_of_several_chat_formats_need_one_that_is_chosen(tiny_folder, t
         load(merged(tiny_folder, [first, second]), None, AdapterMerge("ties"))
     assert load(merged(tiny_folder, [first, second]), "llama2", AdapterMerge("ties")).template.name == "llama2"
     assert f"{first} was trained with --template vicuna and is used with --template llama2" in caplog.text
+    assert "give adapters of one chat format" in caplog.text  # without --template it would be refused
 
 
 def test_a_whole_checkpoint_is_none_of_the_adapters_that_are_weighed(tiny_folder, two) -> None:
