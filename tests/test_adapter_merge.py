@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -107,7 +108,9 @@ def test_equal_shares_without_weights_and_a_line_for_the_card(two) -> None:
     left, right = (merge_weighted(make_model(), folders, one).state_dict() for one in (equal, stated))
     assert all(torch.equal(left[name], right[name]) for name in left)
     line = AdapterMerge("ties", (0.7, 0.3), 0.4).described(folders)
-    assert line == "adapters merged: first × 0.7, second × 0.3 (ties, density 0.4)"
+    assert str(line) == "adapters merged by ties: first × 0.7, second × 0.3; density 0.4"
+    drawn = AdapterMerge("dare_ties", (0.7, 0.3), 0.4, 7).described(folders)
+    assert drawn.text("zh") == "适配器按 dare_ties 方法合并：first × 0.7, second × 0.3；保留比例 0.4；随机数种子 7"
 
 
 @pytest.mark.parametrize("kind", ["linear", "ties", "dare_linear", "dare_ties"])
@@ -186,7 +189,9 @@ def test_an_adapter_that_is_more_than_a_sum_is_refused(two, tmp_path, changes, s
 
 
 def save_and_read(found, tmp_path: Path, tokenizer) -> torch.nn.Module:
-    found.save(tmp_path / "lora", make_model(), tokenizer, "acme/tiny")
+    with warnings.catch_warnings():  # peft's, with paths of this machine: it asked the hub about the base
+        warnings.simplefilter("error", UserWarning)
+        found.save(tmp_path / "lora", make_model(), tokenizer, "acme/tiny")
     assert json.loads((tmp_path / "lora" / "adapter_config.json").read_text())["base_model_name_or_path"] == "acme/tiny"
     return PeftModel.from_pretrained(make_model(), tmp_path / "lora").merge_and_unload()
 
@@ -210,7 +215,7 @@ def test_the_share_that_a_rank_keeps_is_that_of_the_singular_values(two) -> None
     values = [torch.linalg.svdvals(change).square() for change in changes[0].values()]
     expected = float(sum(one[:2].sum() for one in values) / sum(one.sum() for one in values))
     assert found.kept == pytest.approx(expected, abs=1e-4) and found.by_rank[2] == found.kept
-    assert 0 < found.by_rank[1] < found.kept < 1 and f"rank 2 keeps {found.kept:.2%}" in str(found)
+    assert 0 < found.by_rank[1] < found.kept < 1 and f"rank 2 keeps {found.kept:.2%}" in str(found.note)
 
 
 def test_what_is_no_matrix_goes_into_the_adapter_whole_and_is_named(tiny_tokenizer, tmp_path) -> None:
@@ -220,7 +225,7 @@ def test_what_is_no_matrix_goes_into_the_adapter_whole_and_is_named(tiny_tokeniz
         tuned.model.embed_tokens.weight[3].add_(0.1)
         tuned.get_parameter(QUERY).add_(torch.outer(torch.ones(64), torch.ones(64)) * 0.01)
     found = extract_lora(tuned, make_model(), 4)
-    assert found.whole == ("model.embed_tokens", "model.norm") and "model.norm" in str(found)
+    assert found.whole == ("model.embed_tokens", "model.norm") and "model.norm" in str(found.note)
     read = save_and_read(found, tmp_path, tiny_tokenizer).state_dict()
     for name, weight in tuned.state_dict().items():
         torch.testing.assert_close(read[name], weight, atol=1e-5, rtol=1e-5)

@@ -18,7 +18,7 @@ from carellama.export.card import write_card
 from carellama.export.cards.chai import FILE
 from carellama.export.cards.facts import find_base
 from carellama.export.cards.licences import hub_licence, licence_clashes
-from carellama.export.cards.page import WORDS
+from carellama.export.cards.notes import WORDS
 from carellama.export.cards.results import find_results
 from carellama.export.parity.table import ParityRow, ParityTable, SafetyChange
 from carellama.package_data import package_yaml

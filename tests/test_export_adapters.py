@@ -15,8 +15,11 @@ from transformers import LlamaConfig
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export import command
+from carellama.export.adapters import AdapterMerge
 from carellama.export.cards.facts import gather, name_of_base
 from carellama.export.lora import check_base
+from carellama.export.merge import load
+from carellama.run_record import foundation
 from exporting import export
 from test_adapter_merge import make_adapter
 
@@ -36,9 +39,48 @@ def merged(base: Path, folders: list[Path]) -> ModelOptions:
 def test_adapters_are_merged_with_weights_and_the_card_says_how(tiny_folder, two, tmp_path) -> None:
     done = export(merged(tiny_folder, two), "vicuna", tmp_path / "out", merge="linear", merge_weights="0.7,0.3")
     assert done.rows[0].greedy_equal == 32
-    for name in ("README.md", "README_zh.md"):
+    for name, said in (("README.md", "adapters merged by linear:"), ("README_zh.md", "适配器按 linear 方法合并：")):
         text = (tmp_path / "out" / name).read_text(encoding="utf-8")
-        assert "adapters merged: first × 0.7, second × 0.3 (linear)" in text and str(tmp_path) not in text
+        assert f"{said} first × 0.7, second × 0.3".replace("： ", "：") in text and str(tmp_path) not in text
+
+
+def record(base: Path, folder: Path, template: str, *below: Path) -> None:
+    """Write the run.json of an adapter that was trained on a base with adapters below it."""
+    begun = foundation(ModelOptions(str(base)), list(map(str, below)))
+    written = {"used": {"foundation": begun}, "settings": {"data": {"template": template}}}
+    (folder / "run.json").write_text(json.dumps(written), encoding="utf-8")
+
+
+def copied(folders: list[Path], target: Path) -> list[Path]:
+    return [shutil.copytree(one, target / one.name) for one in folders]
+
+
+def test_adapters_of_one_base_are_compared_with_it_alone(tiny_folder, two, tmp_path, caplog) -> None:
+    """The second was said to be used on other weights than it was trained on, so that its answers get worse."""
+    first, second = copied(two, tmp_path)
+    for folder in (first, second):
+        record(tiny_folder, folder, "vicuna")
+    load(merged(tiny_folder, [first, second]), None, AdapterMerge("linear"))
+    assert "answers get worse" not in caplog.text
+    record(tiny_folder, second, "vicuna", first)  # which was trained on the other one has to lie on it
+    with pytest.raises(UserError, match=r"--merge puts each adapter on the base alone.*second was trained on .*first"):
+        load(merged(tiny_folder, [first, second]), None, AdapterMerge("linear"))
+
+
+def test_adapters_of_several_chat_formats_need_one_that_is_chosen(tiny_folder, two, tmp_path, caplog) -> None:
+    """The format of the last was taken without a word."""
+    first, second = copied(two, tmp_path)
+    for folder, template in ((first, "vicuna"), (second, "llama2")):
+        record(tiny_folder, folder, template)
+    with pytest.raises(UserError, match=r"first with vicuna, .*second with llama2\): give --template"):
+        load(merged(tiny_folder, [first, second]), None, AdapterMerge("ties"))
+    assert load(merged(tiny_folder, [first, second]), "llama2", AdapterMerge("ties")).template.name == "llama2"
+    assert f"{first} was trained with --template vicuna and is used with --template llama2" in caplog.text
+    assert "give adapters of one chat format" in caplog.text  # without --template it would be refused
+
+
+def test_a_whole_checkpoint_is_none_of_the_adapters_that_are_weighed(tiny_folder, two) -> None:
+    assert command._adapters(merged(tiny_folder, [tiny_folder, *two])) == two
 
 
 def test_whole_weights_become_an_adapter_that_a_stranger_reads(tiny_folder, two, tmp_path) -> None:

@@ -51,6 +51,24 @@ def test_unknown_forms_are_named_with_the_nearest(options: dict[str, str], said:
         ExportOptions("out", **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--gguf_type q4_K_M", "--gguf_type needs --to gguf, ollama or web"),
+        ("--to gguf,web --max_shard_size 1GB", "--max_shard_size needs --to hf"),
+        ("--system hello --to gguf", "--system needs --to ollama or web"),
+        ("--lora_rank 16", "--lora_rank needs --to lora"),
+        ("--merge linear --merge_seed 0", "--merge_seed needs --merge dare_linear or dare_ties"),
+        ("--push_public true", "--push_public needs --push_to"),
+    ],
+)
+def test_an_option_that_nothing_reads_is_refused(words: str, said: str) -> None:
+    """A folder was written where somebody had asked for a number format of GGUF, also for the default one."""
+    argv = ["--model_name_or_path", "smollm2-135m", "--output_dir", "out", *words.split()]
+    with pytest.raises(UserError, match=f"^{said}: nothing of this export reads it$"):
+        command.main(argv)
+
+
 @pytest.mark.parametrize("size", [20_000, 200_000], ids=["weights", "logits"])
 def test_a_disk_that_fills_up_leaves_nothing(size: int, tiny_folder: Path, tmp_path: Path) -> None:
     """The tiny weights take 150 kB, the logits of a window 400 kB."""
@@ -113,8 +131,9 @@ def test_shards_that_are_missing_or_cut_are_named(how: str, tiny_folder: Path, t
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"to": "hf,lora-gguf"}, "--to lora-gguf writes one adapter, and --checkpoint_dir names 0"),
+        ({"to": "hf,lora-gguf"}, "--to lora-gguf writes an adapter: give one as --checkpoint_dir"),
         ({"to": "lora"}, "--lora_base is missing"),
+        ({"to": "lora", "lora_base": "./nope"}, r"^--lora_base ./nope: there is no such folder or file"),
         ({"to": "ollama", "system": 'Say "yes"'}, "cannot stand in a Modelfile"),
         ({"to": "web", "country": "Atlantis"}, "unknown country 'ATLANTIS'"),
         ({"to": "gguf", "importance": "nowhere.gguf"}, "nowhere.gguf"),
@@ -155,11 +174,14 @@ def test_parity_is_what_json_readers_take(tiny_folder: Path, tmp_path: Path) -> 
 
 
 def test_each_form_has_its_command_and_its_room_on_the_disk() -> None:
-    options = ExportOptions("Ward", to="GGUF,ollama", gguf_type="Q8_0,F16")
-    assert (options.targets, options.gguf_types) == (["gguf", "ollama"], ["q8_0", "f16"])
-    assert command._uses(Path("Ward"), options) == [
+    options = ExportOptions("Ward", to="GGUF,ollama,lora,openvino,web", gguf_type="Q8_0,F16")
+    assert (options.targets[:2], options.gguf_types) == (["gguf", "ollama"], ["q8_0", "f16"])
+    assert command._uses(Path("Ward"), ModelOptions("base", checkpoint_dir="a"), options) == [
         "carellama chat --model_name_or_path Ward/Ward.q8_0.gguf",
         "ollama create ward -f Ward/Modelfile",
+        "carellama chat --model_name_or_path base --checkpoint_dir Ward/lora",
+        "carellama chat --model_name_or_path Ward/openvino --engine openvino",
+        "python -m http.server 8000 --directory Ward/web      # then open http://localhost:8000",
     ]
     config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(vocab_size=1))
     source: Any = SimpleNamespace(

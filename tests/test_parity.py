@@ -197,13 +197,24 @@ def test_logits_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
         compare(kept, {}, tmp_path / "after", form="q4_0", file="m.gguf")
 
 
+def test_a_form_is_shown_with_its_number_type_its_limits_and_the_perplexity_before() -> None:
+    """hf said "float32" for weights in bfloat16, whose logits differed by 0.37: that of the reader's arithmetic."""
+    row = ParityRow("hf", "r", ".", "float32", True, True, 0.37, 32, 0.001, 0.9, 0.98, 14.5, 2000, weights="bfloat16")
+    table = ParityTable((row,), {"hf": tolerance_of("hf", "bfloat16")}, 14.2)
+    shown = str(table)
+    assert "hf (bfloat16), read by r" in shown and "perplexity 14.5 (trained model 14.2)" in shown
+    assert "limits: mean KL divergence 0.005, same next token for at least 95%, perplexity 1.02 times" in shown
+    assert "8 significant bits (bfloat16)" in shown and "urgency" not in shown  # which was not measured
+    assert "首选词元一致率不低于 95%" in table.limits(row, "zh")
+
+
 def test_each_figure_past_its_limit_is_named() -> None:
     row = ParityRow("f16", "r", "m.gguf", "float32", True, True, 0.1, 32, 0.5, 0.9, 0.5, 20.0, 2000)
     found = past_tolerance(row, tolerance_of("f16", "float32"), 10.0)
     assert found == [
         "mean KL divergence is 0.5; allowed: 0.001",
         "perplexity as a multiple of the trained model's is 2; allowed: 1.005",
-        "top-1 agreement is 0.5; at least 0.98",
+        "share of tokens with the same next token is 0.5; at least 0.98",
     ]
     assert past_tolerance(replace(row, ids_equal=False, kl_mean=0, perplexity=10.0, top1_agreement=1.0),
                           tolerance_of("f16", "float32"), 10.0) == [

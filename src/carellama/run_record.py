@@ -148,6 +148,7 @@ def template_for(model: ModelOptions, asked: str | None, adapters: Iterable[str]
     folder, chosen = trained[0] if asked is None else ("", asked)
     if asked is None and chosen is not None:
         log.info("template %s: %s was trained with it", chosen, folder)
+    alike = len({template for _, template in trained}) == 1
     for folder, template in trained:
         if template != chosen:
             log.warning(
@@ -155,7 +156,7 @@ def template_for(model: ModelOptions, asked: str | None, adapters: Iterable[str]
                 folder,
                 OWN_FORMAT if template is None else f"--template {template}",
                 OWN_FORMAT if chosen is None else f"--template {chosen}",
-                "leave --template out" if asked is not None else "give adapters of one chat format",
+                "leave --template out" if asked is not None and alike else "give adapters of one chat format",
             )
     return chosen
 

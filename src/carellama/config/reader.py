@@ -282,10 +282,21 @@ def parse_options(
     Raises `UserError` for an unknown flag (with the nearest name), a wrong value, or a file that is not a mapping of
     known keys.
     """
+    return parse_given(groups, argv, command, defaults, positional).groups
+
+
+def parse_given(
+    groups: Sequence[type],
+    argv: Sequence[str],
+    command: str,
+    defaults: Mapping[str, object] | None = None,
+    positional: str | None = None,
+) -> ParsedOptions:
+    """Do the same as `parse_options`, and return what was given as well."""
     if {"--help", "-h"} & set(argv):
         print(format_help(groups, command))
         raise SystemExit(0)
-    return Reader(groups, command).read(argv, defaults, positional).groups
+    return Reader(groups, command).read(argv, defaults, positional)
 
 
 def words_of(value: object) -> list[str]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from carellama.adapter_json import read_adapter_json
 from carellama.errors import UserError
+from carellama.export.cards.notes import Note, note
 
 if TYPE_CHECKING:
     import torch
@@ -57,14 +58,15 @@ class AdapterMerge:
             )
         return list(self.weights)
 
-    def described(self, folders: Sequence[Path]) -> str:
+    def described(self, folders: Sequence[Path]) -> Note:
         """Say in a line what was merged how, for the card."""
         shares = ", ".join(
             f"{folder.name} × {weight:g}" for folder, weight in zip(folders, self.weights_of(folders), strict=True)
         )
-        pruned = "" if self.kind == "linear" else f", density {self.density:g}"
-        drawn = f", random numbers from {self.random_seed}" if self.kind.startswith("dare") else ""
-        return f"adapters merged: {shares} ({self.kind}{pruned}{drawn})"
+        found = note("merged", kind=self.kind, shares=shares)
+        if self.kind != "linear":
+            found += note("density", density=self.density)
+        return found + note("seed", seed=self.random_seed) if self.kind.startswith("dare") else found
 
 
 def parse_weights(text: str | None) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from carellama.config.model import ModelOptions
 from carellama.export.cards.chai import write_chai
 from carellama.export.cards.facts import CardFacts, find_base, gather
 from carellama.export.cards.metadata import head
+from carellama.export.cards.notes import Note, note
 from carellama.export.cards.page import page
 from carellama.export.parity.table import ParityTable
 from carellama.templates.template import Template
@@ -32,7 +33,7 @@ PAPERS = re.compile(r"(licen[cs]e|notice|use_policy|.*terms)[^/]*", re.IGNORECAS
 
 def write_card(
     folder: Path, model: ModelOptions, template: Template, parity: ParityTable | str, kind: ModelKind, *,
-    relation: str | None = None, notes: Sequence[str] = (), results: Sequence[Path] = (), chai: bool = False,
+    relation: str | None = None, notes: Sequence[Note] = (), results: Sequence[Path] = (), chai: bool = False,
     adapter_base: ModelOptions | None = None,
 ) -> CardFacts:  # fmt: skip
     """Write the card of an exported model in both languages, and copy the licence texts of the base beside it.
@@ -49,7 +50,8 @@ def write_card(
     )  # fmt: skip
     if adapter_base and adapter_base.model_name_or_path != model.model_name_or_path:
         made_from = find_base(model)
-        notes = [*notes, f"lora: made from {made_from.name}, licence: {made_from.licence or 'not stated'}"]
+        known = {"licence": made_from.licence} if made_from.licence else {}
+        notes = [*notes, note("made_from" if known else "made_from_unknown", name=made_from.name, **known)]
     ends = [*template.tokenizer.convert_ids_to_tokens(template.stop_ids), *template.stops]
     facts = dataclasses.replace(
         facts,

@@ -23,7 +23,7 @@ from carellama.config.commands import EXPORT_OPTIONS, ExportOptions
 from carellama.config.environment import check_hub
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
-from carellama.config.reader import parse_options
+from carellama.config.reader import parse_given
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, parse_weights
 from carellama.export.card import write_card
@@ -41,6 +41,7 @@ from carellama.hardware import physical_cores
 from carellama.model.digests import write_digests
 from carellama.model.paths import check_model, check_output, check_space, filled_folder
 from carellama.model.quiet import QUICK_BYTES
+from carellama.weights import is_adapter
 
 # Bytes of a weight in a .gguf, those of its scales included (ggml-common.h), somewhat more than it takes.
 BYTES = {"f16": 2.0, "q8_0": 1.1, "q6_K": 0.9, "q5_K_M": 0.8, "q4_K_M": 0.7, "q4_0": 0.65, "iq4_xs": 0.65}
@@ -51,7 +52,9 @@ SLOW_SECONDS = 3.0  # after which a step of a smaller model is
 
 def main(argv: Sequence[str]) -> None:
     """`carellama export` and `src/export_model.py`."""
-    model, options = parse_options(EXPORT_OPTIONS, argv, "carellama export")
+    given = parse_given(EXPORT_OPTIONS, argv, "carellama export")
+    model, options = given.groups
+    options.check_given(given.asked)
     check_model(model)  # before a library is loaded
     folder = Path(options.output_dir).expanduser()
     table = export_model(model, options)
@@ -59,11 +62,11 @@ def main(argv: Sequence[str]) -> None:
     if options.push_to:
         print(push(folder, options.push_to, public=options.push_public, token=model.hf_auth_token))
     if table.perplexity is not None:  # a reward model does not answer
-        for at, use in enumerate(_uses(folder, options)):
+        for at, use in enumerate(_uses(folder, model, options)):
             print(f"{'  or' if at else 'next'}: {use}")
 
 
-def _uses(folder: Path, options: ExportOptions) -> list[str]:
+def _uses(folder: Path, model: ModelOptions, options: ExportOptions) -> list[str]:
     """Commands that use what was written."""
     name, kind, found = folder.resolve().name, options.gguf_types[0], []
     if "hf" in options.targets:
@@ -73,6 +76,15 @@ def _uses(folder: Path, options: ExportOptions) -> list[str]:
         found.append(f"carellama chat --model_name_or_path {file}")
     if "ollama" in options.targets:
         found.append(f"ollama create {shlex.quote(name.lower())} -f {shlex.quote(str(folder / 'Modelfile'))}")
+    if "lora" in options.targets:
+        base = shlex.quote(options.lora_base or model.model_name_or_path)
+        found.append(f"carellama chat --model_name_or_path {base} --checkpoint_dir {shlex.quote(str(folder / 'lora'))}")
+    if "openvino" in options.targets:
+        place = shlex.quote(str(folder / "openvino"))
+        found.append(f"carellama chat --model_name_or_path {place} --engine openvino")
+    if "web" in options.targets:
+        place = shlex.quote(str(folder / "web"))
+        found.append(f"python -m http.server 8000 --directory {place}      # then open http://localhost:8000")
     return found
 
 
@@ -95,7 +107,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
     if options.merge:
         weights = parse_weights(options.merge_weights)
         merge = AdapterMerge(options.merge, weights, options.merge_density, options.merge_seed)
-        merge.weights_of([Path(name) for name in model.checkpoints])
+        merge.weights_of(_adapters(model))
     elif options.merge_weights:
         raise UserError("--merge_weights needs --merge: linear, ties, dare_linear or dare_ties")
     source = load(model, options.template, merge)
@@ -120,7 +132,7 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             if source.note:
                 context.notes.append(source.note)
             if merge:
-                context.notes.append(merge.described([Path(name) for name in model.checkpoints]))
+                context.notes.append(merge.described(_adapters(model)))
             with _announced("checking that each form can be written", source):
                 check_targets(context)
             table = _fill(context)
@@ -131,6 +143,12 @@ def export_model(model: ModelOptions, options: ExportOptions) -> ParityTable:
             raise
         raise UserError(f"cannot write {output}: {error}") from error
     return table
+
+
+def _adapters(model: ModelOptions) -> list[Path]:
+    """The adapters of `--checkpoint_dir`: all but the folder of a whole model."""
+    places = [(Path(name), Path(name).expanduser()) for name in model.checkpoints]
+    return [path for path, place in places if is_adapter(place) or not place.is_dir()]
 
 
 def _read_names(model: ModelOptions, options: ExportOptions) -> list[str]:
@@ -196,7 +214,7 @@ def _measure(source: Source, scratch: Path, *, safety: bool) -> Trained | Traine
     cost = f", with 100 answers of {SAFETY_TOKENS} tokens each" if safety else ""
     place = scratch / "trained"
     place.mkdir()
-    with _announced(f"asking the trained model: 2,000 tokens{cost}", source):
+    with _announced(f"asking the {'trained ' if source.model.checkpoints else ''}model: 2,000 tokens{cost}", source):
         return measure(*asked, place, stored=source.stored, dtype=source.compared, safety=safety)
 
 
@@ -230,7 +248,7 @@ def _rows(forms: Sequence[Form], trained: Trained | TrainedScores, context: Expo
             found[id(form)] = _compare(form, trained, context)
     rows = [found[id(form.same_as or form)] for form in forms]
     return [
-        row if form.same_as is None else replace(row, form=form.name, file=form.file)
+        replace(row, form=form.name if form.same_as else row.form, file=form.file, weights=form.weights)
         for form, row in zip(forms, rows, strict=True)
     ]
 

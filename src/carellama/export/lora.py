@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
+from carellama.export.cards.notes import Note, note
 
 if TYPE_CHECKING:
     import torch
@@ -106,16 +107,16 @@ class ExtractedLora:
     by_rank: dict[int, float] = field(default_factory=dict)  # rank -> share of all that it would keep
     network: PreTrainedModel | None = None  # the tuned model, whose whole modules are saved
 
-    def __str__(self) -> str:
-        if not self.factors:
-            return "no matrix differs from the base"
-        ranks = ", ".join(f"rank {rank} {share:.2%}" for rank, share in self.by_rank.items())
-        worst = f"; least in {self.worst[0]}: {self.worst[1]:.2%}" if self.worst else ""
-        whole = f"; whole in the adapter: {', '.join(self.whole)}" if self.whole else ""
-        return (
-            f"rank {self.rank} keeps {self.kept:.2%} of the squared norm of the difference in {len(self.factors)} "
-            f"matrices ({ranks}){worst}{whole}"
-        )
+    @property
+    def note(self) -> Note:
+        """What is kept, in a line for the card."""
+        found = note("lora_none")
+        if self.factors:
+            shares = ", ".join(f"{rank}: {share:.2%}" for rank, share in self.by_rank.items())
+            found = note("lora", rank=self.rank, kept=self.kept, matrices=len(self.factors), shares=shares)
+        if self.factors and self.worst:
+            found += note("lora_least", layer=self.worst[0], share=self.worst[1])
+        return found + note("lora_whole", names=", ".join(self.whole)) if self.whole else found
 
     def save(self, folder: Path, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, base_name: str) -> None:
         """Write a folder that peft reads. The base gets the adapter for that, and is of no use afterwards."""
@@ -139,7 +140,8 @@ class ExtractedLora:
             for name in self.whole:
                 modules[name].modules_to_save["default"].load_state_dict(tuned[name].state_dict())
         adapted.peft_config["default"].base_model_name_or_path = base_name
-        adapted.save_pretrained(str(folder))
+        # changed embeddings are whole modules; peft would ask the hub whether others have been enlarged
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # peft's page, which names a folder of this machine
         tokenizer.save_pretrained(str(folder))
 

@@ -11,6 +11,7 @@ becomes a sequence classification model with one score (`carellama.export.scorin
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,13 @@ from carellama.config.data import DataOptions
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError
 from carellama.export.adapters import AdapterMerge, merge_weighted
+from carellama.export.cards.notes import Note
 from carellama.export.quantised_base import better_base
 from carellama.model.finite import check_finite
 from carellama.model.quiet import quiet_bars
 from carellama.model.readers import make_readable, share_weights
 from carellama.model.zoo.pull import with_named_weights
-from carellama.run_record import check_foundation, check_positions, template_for
+from carellama.run_record import OWN_FORMAT, check_foundation, check_positions, template_for, trained_with
 from carellama.stages import ModelKind
 from carellama.templates.template import Template, get_template
 
@@ -52,7 +54,7 @@ class Source:
     weights: int  # of the base
     experts: bool = False  # whether it is a mixture of experts
     positions: int | None = None  # that it knows; None: no limit is stated
-    note: str | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
+    note: Note | None = None  # for the card: which weights a LoRA of a 4-bit base was merged into
 
     @property
     def exact(self) -> bool:
@@ -74,7 +76,7 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
     """
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, check_mergeable
-    from carellama.model.load import checkpoint_kind, load_model, stored_dtype
+    from carellama.model.load import checkpoint_kind, full_checkpoint, load_model, stored_dtype
     from carellama.model.tokenizer import check_same_tokens, load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     model, data = with_named_weights(model, DataOptions(template=template_name))
@@ -83,9 +85,13 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
         model = replace(model, quantization_bit=None)
     dtype = model.dtype if model.dtype != "auto" else stored_dtype(model)
     tokenizer = load_tokenizer(model)
-    check_foundation(model)
+    beside = model.checkpoints[full_checkpoint(model) is not None :] if merge else []
+    if merge:
+        _check_side_by_side(model, beside, template_name)
+    else:
+        check_foundation(model)
     check_positions(model)
-    template = get_template(template_for(model, data.template), tokenizer)
+    template = get_template(template_for(model, data.template, beside[:-1]), tokenizer)
     kind = checkpoint_kind(model)
     base = load_model(model, dtype=dtype, attention=None, kind=kind)
     match_tokenizer(base, tokenizer, extended=tokenizer_checkpoint(model) is not None)
@@ -104,6 +110,22 @@ def load(model: ModelOptions, template_name: str | None, merge: AdapterMerge | N
     experts = any((getattr(config, name, None) or 0) > 1 for name in EXPERTS)
     positions = getattr(config, "max_position_embeddings", None)
     return Source(model, adapted, tokenizer, template, kind, dtype, base.num_parameters(), experts, positions, note)
+
+
+def _check_side_by_side(model: ModelOptions, adapters: Sequence[str], template: str | None) -> None:
+    """Compare each of the adapters that are combined with the base, or the whole checkpoint on it, and their formats.
+
+    Raises `UserError` as `check_foundation` does, and for adapters of several chat formats where none is chosen.
+    """
+    whole = [name for name in model.checkpoints if name not in adapters]
+    try:
+        check_foundation(replace(model, checkpoint_dir=",".join(whole) or None), adapters)
+    except UserError as error:
+        raise UserError(f"--merge puts each adapter on the base alone, and not on those before: {error}") from error
+    formats = dict(filter(None, map(trained_with, adapters)))
+    if template is None and len({*formats.values()}) > 1:
+        said = ", ".join(f"{folder} with {name or OWN_FORMAT}" for folder, name in formats.items())
+        raise UserError(f"--merge: the adapters were trained with several chat formats ({said}): give --template")
 
 
 def write_folder(source: Source, folder: Path, max_shard_size: str) -> PreTrainedModel:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from carellama.config.model import ModelOptions
 from carellama.errors import need
+from carellama.export.cards.notes import Note, note
 from carellama.files import print_status
 from carellama.run_record import run_records
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 def better_base(
     model: ModelOptions, base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
-) -> tuple[PreTrainedModel, str | None]:
+) -> tuple[PreTrainedModel, Note | None]:
     """Return the base that the adapters belong on, and a line on both measurements; the base and None: not 4 bit.
 
     `base` has the original weights and is not changed. Three models are in memory meanwhile.
@@ -52,13 +53,10 @@ def better_base(
     of_original, of_rounded = (
         _divergence(trained, apply_adapters(copy.deepcopy(one), plan), texts) for one in (base, rounded)
     )
-    nearer = "the base rounded to 4 bits" if of_rounded < of_original else "the original base"
-    note = (
-        f"trained on a 4-bit base, merged into {nearer}: KL divergence from the trained model {of_original:.3g} nats "
-        f"on the original base, {of_rounded:.3g} on the rounded one"
-    )
-    print_status(note)
-    return (rounded if of_rounded < of_original else base), note
+    nearer = of_rounded < of_original
+    found = note("of_rounded" if nearer else "of_original", original=of_original, rounded=of_rounded)
+    print_status(str(found))
+    return (rounded if nearer else base), found
 
 
 def _four_bit(model: ModelOptions) -> ModelOptions | None:

@@ -21,6 +21,7 @@ from carellama.config.commands import ExportOptions
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.errors import UserError
+from carellama.export.cards.notes import Note, note
 from carellama.export.merge import Source, write_folder
 from carellama.files import print_status
 from carellama.model.gguf.converter import NotConvertible
@@ -44,6 +45,7 @@ class Form:
     job: Mapping[str, object]  # what it is told beside the questions
     python: Path | None = None  # the interpreter of another environment
     tensor_types: Mapping[str, int] = field(default_factory=dict)
+    weights: str = ""  # their number type, where its name does not say it
     same_as: Form | None = None  # whose bytes it has, so that it is not read again
     tolerance: str = ""  # by which it is known, where it is not its name
 
@@ -57,9 +59,14 @@ class ExportContext:
     folder: Path  # which appears under its name at the end
     scratch: Path  # beside it; gone at the end
     name: str  # of the files
-    notes: list[str] = field(default_factory=list)  # for the card: how it was made
+    notes: list[Note] = field(default_factory=list)  # for the card: how it was made
 
     importance: Importance | None = None
+
+    def say(self, line: Note) -> None:
+        """Print a line that the card has as well."""
+        print_status(str(line))
+        self.notes.append(line)
 
     @cached_property
     def merged(self) -> Path:
@@ -69,6 +76,7 @@ class ExportContext:
         network = write_folder(self.source, place, self.options.max_shard_size)
         if self.options.writes_gguf and {*self.options.gguf_types} - EVERY_COLUMN:
             self.importance = _importance(self.options.importance, network, self.source)
+            self.say(_importance_note(self.options))
         return place
 
     @cached_property
@@ -83,9 +91,7 @@ class ExportContext:
         what = self.source.model.model_name_or_path
         types = convert_folder(merged, files, importance=self.importance, what=what, pre=pre)
         if pre:
-            self.notes.append(
-                f"GGUF: words are split by llama.cpp's pre-tokenizer {pre} (--gguf_pre), with the ids of the tokenizer"
-            )
+            self.notes.append(note("gguf_pre", pre=pre))
         return [
             Form(kind, file.name, GGUF_READER, {"file": str(file)}, tensor_types=types[kind])
             for kind, file in files.items()
@@ -99,7 +105,6 @@ def check_targets(context: ExportContext) -> None:
     """
     from carellama.export.cards.results import find_results
     from carellama.export.environments import tool_environment
-    from carellama.export.lora import check_base
     from carellama.export.web.chat import chat_data
     from carellama.model.gguf.importance import load_importance
     from carellama.model.gguf.write import base_folder, check_convertible
@@ -111,7 +116,7 @@ def check_targets(context: ExportContext) -> None:
     if options.writes_gguf and options.importance not in ("auto", "none"):
         load_importance(Path(options.importance).expanduser())
     if "lora" in options.targets:
-        check_base(source.network.config, base_of_lora(context))
+        _check_lora_base(context)
     if "lora-gguf" in options.targets:
         _adapter_gguf(model)
     if "ollama" in options.targets:
@@ -133,7 +138,7 @@ def check_targets(context: ExportContext) -> None:
 
 
 def _hf(context: ExportContext) -> list[Form]:
-    return [Form("hf", ".", FOLDER_READER, {"folder": str(context.merged)})]
+    return [Form("hf", ".", FOLDER_READER, {"folder": str(context.merged)}, weights=context.source.stored)]
 
 
 def _gguf(context: ExportContext) -> list[Form]:
@@ -150,6 +155,13 @@ def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Import
     if wanted != "auto":
         return load_importance(Path(wanted).expanduser())
     return measure_importance(network, source.tokenizer, medical_texts())
+
+
+def _importance_note(options: ExportOptions) -> Note:
+    """Which importance matrix the number formats that take one were rounded by."""
+    types = ", ".join(kind for kind in options.gguf_types if kind not in EVERY_COLUMN)
+    kind = options.importance if options.importance in ("auto", "none") else "file"
+    return note(f"importance_{kind}", types=types, file=Path(options.importance).name)
 
 
 def _ollama(context: ExportContext) -> list[Form]:
@@ -186,7 +198,7 @@ def _web(context: ExportContext) -> list[Form]:
     )
     _check_pieces(target)
     known = one if {"gguf", "ollama"} & {*options.targets} else None
-    return [replace(one, name="web", file="web", same_as=known, tolerance=one.name)]
+    return [replace(one, name="web", file="web", same_as=known, tolerance=one.name, weights=one.name)]
 
 
 def _check_pieces(folder: Path) -> None:
@@ -226,7 +238,9 @@ def _adapter_gguf(model: ModelOptions) -> Path:
     """The one adapter of a model as a .gguf of the cache."""
     from carellama.model.gguf.write import lora_gguf_of
 
-    if len(model.checkpoints) != 1:
+    if not model.checkpoints:
+        raise UserError("--to lora-gguf writes an adapter: give one as --checkpoint_dir, or take --to gguf")
+    if len(model.checkpoints) > 1:
         raise UserError(
             f"--to lora-gguf writes one adapter, and --checkpoint_dir names {len(model.checkpoints)}: "
             "name one, or take --to gguf, which merges them"
@@ -242,9 +256,8 @@ def _lora(context: ExportContext) -> list[Form]:
     found, base = write_lora(
         context.merged, target, base_of_lora(context), rank=context.options.lora_rank, dtype=context.source.stored
     )
-    print_status(f"lora: {found}")
-    context.notes.append(f"lora: {found}")
-    return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)})]
+    context.say(found.note)
+    return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)}, weights="float32")]
 
 
 def base_of_lora(context: ExportContext) -> ModelOptions:
@@ -253,6 +266,19 @@ def base_of_lora(context: ExportContext) -> ModelOptions:
     if not named and not model.checkpoints:
         raise UserError("--to lora: --lora_base is missing: name the model that the adapter is for")
     return replace(model, model_name_or_path=named or model.model_name_or_path, checkpoint_dir=None, rope_scaling=None)
+
+
+def _check_lora_base(context: ExportContext) -> None:
+    """Refuse a base of `--to lora` that is not there, or that computes otherwise."""
+    from carellama.export.lora import check_base
+
+    base = base_of_lora(context)
+    try:
+        check_base(context.source.network.config, base)
+    except UserError as error:
+        named = base.model_name_or_path
+        missing = str(error).removeprefix(f"--model_name_or_path {named}: ")
+        raise UserError(f"--lora_base {named}: {missing}" if missing != str(error) else str(error)) from error
 
 
 def _gptq(context: ExportContext) -> list[Form]:
@@ -267,9 +293,7 @@ def _gptq(context: ExportContext) -> list[Form]:
 def _awq(context: ExportContext) -> list[Form]:
     """Write the folder `awq`, which no program here reads back: it is said, and nothing is claimed of it."""
     _rounded(context, "awq", "auto_awq")
-    line = "awq: not read back and not compared: transformers reads AWQ with gptqmodel alone, which needs a compiler"
-    print_status(line)
-    context.notes.append(line)
+    context.say(note("awq"))
     return []
 
 
@@ -290,10 +314,7 @@ def _rounded(context: ExportContext, name: str, form: str) -> Path:
     }
     done = run_tool("auto-round", Path(__file__).with_name("write_gptq.py"), given)
     types = ", ".join(f"{kind} × {count}" for kind, count in done["types"].items())
-    context.notes.append(
-        f"{name}: {types}; groups of {size}, {done['steps']} steps a layer, calibrated on "
-        f"{len(windows)} pieces of medical text in Chinese and English"
-    )
+    context.notes.append(note("rounded", name=name, types=types, size=size, steps=done["steps"], windows=len(windows)))
     return target
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 from carellama.export.cards.facts import CardFacts
-from carellama.export.cards.page import WORDS, clash_lines, spoken_languages
+from carellama.export.cards.notes import WORDS
+from carellama.export.cards.page import clash_lines, spoken_languages
 from carellama.export.cards.results import Result
 from carellama.export.parity.table import ParityTable
 from carellama.package_data import package_yaml
@@ -124,7 +125,7 @@ def _parity_rows(table: ParityTable) -> list[tuple[str, dict[str, object]]]:
     rows: list[tuple[str, dict[str, object]]] = []
     for row in table.rows:
         if row.top1_agreement is not None:
-            label = f"{row.form}: tokens for which the written file chooses as the trained model"
+            label = f"{row.form}: tokens with the same next token as the trained model"
             rows.append((label, {"kind": "single", "value": round(100 * row.top1_agreement, 2), "unit": "%"}))
         if row.safety is not None and row.safety.cases:
             changed = round(100 * row.safety.changed / row.safety.cases, 2)

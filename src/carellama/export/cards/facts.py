@@ -18,6 +18,7 @@ from carellama.config.model import ModelOptions
 from carellama.data.catalogue.entries import entries
 from carellama.errors import UserError
 from carellama.export.cards.licences import Clash, licence_clashes
+from carellama.export.cards.notes import Note
 from carellama.export.cards.results import Result, find_results, without_folders
 from carellama.export.parity.table import ParityTable
 from carellama.model.card_head import card_head, stated_licence
@@ -115,7 +116,7 @@ class CardFacts:
     template: str | None = None
     ends: tuple[str, ...] = ()  # texts that end an answer
     parity: ParityTable | str | None = None  # a line in place of a table
-    notes: tuple[str, ...] = field(default=())  # of the export: which adapters were merged how
+    notes: tuple[Note, ...] = field(default=())  # of the export: which adapters were merged how
 
     @property
     def data(self) -> list[DataFact]:

@@ -12,12 +12,11 @@ from typing import Any
 
 import carellama
 from carellama.export.cards.facts import CardFacts, DataFact, Training
+from carellama.export.cards.notes import WORDS
 from carellama.export.cards.results import Result, without_folders
 from carellama.export.parity.table import GREEDY_TOKENS, ParityRow, ParityTable
 from carellama.package_data import package_yaml
 from carellama.templates.format import OWN
-
-WORDS = "export/cards/words.yaml"
 
 
 def page(facts: CardFacts, language: str) -> str:
@@ -26,12 +25,12 @@ def page(facts: CardFacts, language: str) -> str:
     title = words[f"title_{_title_kind(facts)}"].format(base=facts.title)
     parts = [
         [f"# {title}", "", words["notice"], "", *([] if not facts.ends else [words["other"], ""])],
-        _summary(facts, words),
+        _summary(facts, words, language),
         _clashes(facts, words),
         _use(facts, words, language),
         _trainings(facts, words),
         _evaluation(facts.results, words),
-        _files(facts.parity, words) if isinstance(facts.parity, ParityTable) and facts.parity.rows else [],
+        _files(facts.parity, words, language) if isinstance(facts.parity, ParityTable) and facts.parity.rows else [],
     ]
     return "\n".join(line for part in parts for line in part)
 
@@ -42,7 +41,7 @@ def _title_kind(facts: CardFacts) -> str:
     return "exported" if not facts.trainings and facts.relation in (None, "quantized") else "finetuned"
 
 
-def _summary(facts: CardFacts, words: dict[str, Any]) -> list[str]:
+def _summary(facts: CardFacts, words: dict[str, Any], language: str) -> list[str]:
     base = facts.base
     lines = [words["base"].format(base=base.hub or base.name)]
     if facts.relation in words["relations"]:
@@ -58,7 +57,7 @@ def _summary(facts: CardFacts, words: dict[str, Any]) -> list[str]:
         lines.append(words["template"].format(template=template, ends=ends))
     if isinstance(facts.parity, str):
         lines.append(words["as_written"].format(line=facts.parity))
-    lines += [*facts.notes, words["made"].format(version=carellama.__version__)]
+    lines += [*(one.text(language) for one in facts.notes), words["made"].format(version=carellama.__version__)]
     return [*(f"- {line}" for line in lines), ""]
 
 
@@ -161,7 +160,7 @@ def _evaluation(results: Sequence[Result], words: dict[str, Any]) -> list[str]:
     return [f"## {words['evaluation']}", "", words["interval_note"], "", *_table(header, rows)]
 
 
-def _files(parity: ParityTable, words: dict[str, Any]) -> list[str]:
+def _files(parity: ParityTable, words: dict[str, Any], language: str) -> list[str]:
     """What was compared, form by form; a column that no form has is left out."""
     cells = [_parity_cells(row, words) for row in parity.rows]
     names = [name for name in words["columns"] if any(row.get(name) for row in cells)]
@@ -175,6 +174,8 @@ def _files(parity: ParityTable, words: dict[str, Any]) -> list[str]:
     if parity.perplexity is not None:
         lines.append(f"- {words['trained_perplexity'].format(perplexity=f'{parity.perplexity:.4g}')}")
     for row in parity.rows:
+        if limits := parity.limits(row, language):
+            lines.append(f"- {words['allowed'].format(form=row.name, limits=limits)}")
         if row.tensor_types:
             types = ", ".join(f"{name} × {count}" for name, count in row.tensor_types.items())
             lines.append(f"- {words['tensors'].format(form=row.form, types=types)}")
@@ -184,7 +185,7 @@ def _files(parity: ParityTable, words: dict[str, Any]) -> list[str]:
 def _parity_cells(row: ParityRow, words: dict[str, Any]) -> dict[str, str]:
     same = {True: words["equal"], False: words["differ"]}
     cells = {
-        "form": row.form,
+        "form": row.name,
         "reader": f"{row.reader}, {row.dtype}",
         "ids": same[row.ids_equal],
         "ends": same[row.end_tokens_equal],

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from carellama.package_data import package_yaml
 from carellama.records import JSONObject
 
 GREEDY_TOKENS = 32  # of an answer that both give
@@ -53,10 +54,17 @@ class ParityRow:
     tensor_types: Mapping[str, int] = field(default_factory=dict)  # number format -> tensors, as the file has them
     kl_median: float | None = None
     kl_noticeable: int = 0  # tokens whose divergence is above NOTICEABLE
+    weights: str = ""  # number type of the file's weights, where the form's name does not say it
 
-    def __str__(self) -> str:
-        name = f"{self.form}, read by {self.reader}"
-        if self.kl_mean is None or self.top1_agreement is None:
+    @property
+    def name(self) -> str:
+        """The form with the number type of its weights."""
+        return f"{self.form} ({self.weights})" if self.weights else self.form
+
+    def line(self, perplexity: float | None) -> str:
+        """Return the figures in a line, beside the perplexity of the trained model."""
+        name = f"{self.name}, read by {self.reader}"
+        if self.kl_mean is None or self.top1_agreement is None or perplexity is None:
             return f"{name}: difference of scores {self.max_logit_difference:.2g} (computed in {self.dtype})"
         safety = self.safety
         changed = (
@@ -67,8 +75,9 @@ class ParityRow:
         )
         return (
             f"{name}: largest difference of logits {self.max_logit_difference:.2g} (computed in {self.dtype}), same "
-            f"choice for {self.top1_agreement:.1%} of {self.tokens:,} tokens, KL divergence {self.kl_mean:.2g} nats, "
-            f"perplexity {self.perplexity:.4g}, {self.greedy_equal} of {GREEDY_TOKENS} greedy tokens{changed}"
+            f"next token for {self.top1_agreement:.1%} of {self.tokens:,}, KL divergence {self.kl_mean:.2g} nats, "
+            f"perplexity {self.perplexity:.4g} (trained model {perplexity:.4g}), "
+            f"{self.greedy_equal} of {GREEDY_TOKENS} greedy tokens{changed}"
         )
 
 
@@ -97,7 +106,22 @@ class ParityTable:
 
     def __str__(self) -> str:
         faults = [f"PAST ITS TOLERANCE, and accepted: {one}" for one in self.past]
-        return "\n".join([*faults, *map(str, self.rows)])
+        lines = []
+        for row in self.rows:
+            limits = self.limits(row, "en")
+            reason = f"; {self.tolerances[row.form].reason}" if limits else ""
+            lines += [row.line(self.perplexity), *([f"  limits: {limits}{reason}"] if limits else [])]
+        return "\n".join([*faults, *lines])
+
+    def limits(self, row: ParityRow, language: str) -> str:
+        """Return how far a form may differ in what was measured of it, in `en` or `zh`; "": nothing is limited."""
+        tolerance = self.tolerances.get(row.form)
+        words = package_yaml("export/cards/words.yaml")[language]["bounds"]
+        found = {name: getattr(tolerance, name, None) for name in words}
+        found |= {} if row.safety else {"safety_changed": None}
+        shares = ("top1_agreement", "safety_changed")
+        stated = {name: 100 * limit if name in shares else limit for name, limit in found.items() if limit is not None}
+        return ", ".join(words[name].format(limit) for name, limit in stated.items())
 
     def as_json(self) -> JSONObject:
         """Return the table as parity.json has it."""

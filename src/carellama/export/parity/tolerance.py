@@ -1,6 +1,6 @@
 """How far a written form may differ, and which figures of a row are past that.
 
-past_tolerance(row, tolerance_of("hf", "bfloat16"), perplexity=14.2)       # ["top-1 agreement is 0.91; at least 0.95"]
+past_tolerance(row, tolerance_of("hf", "bfloat16"), perplexity=14.2)  # ["mean KL divergence is 0.2; allowed: 0.005"]
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _past(row: ParityRow, tolerance: Tolerance, perplexity: float | None) -> Ite
         if value is not None and limit is not None and not value <= limit:  # not a number is past it as well
             yield f"{name} is {value:.4g}; allowed: {limit:g}"
     for name, value, limit in (
-        ("top-1 agreement", row.top1_agreement, tolerance.top1_agreement),
+        ("share of tokens with the same next token", row.top1_agreement, tolerance.top1_agreement),
         ("equal tokens of the greedy answer", row.greedy_equal, tolerance.greedy_equal),
     ):
         if value is not None and limit is not None and not value >= limit:
