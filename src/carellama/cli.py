@@ -43,7 +43,10 @@ VERBS = {
     "recipe": ("carellama.train.recipe:run", "Run several training stages and compare results."),
     "predict": ("carellama.train.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
     "eval": ("carellama.train.run:evaluate", "Loss and perplexity of a model on a dataset."),
-    "export": ("carellama.export.command:main", "Merge adapters into a model folder with a model card."),
+    "export": (
+        "carellama.export.command:main",
+        "Merge adapters; write a folder, GGUF, Ollama, OpenVINO, offline page.",
+    ),
     "tokenizer": ("carellama.data.vocabulary:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "ask": ("carellama.cli:ask", "Answer one question, for scripts."),
