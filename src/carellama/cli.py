@@ -45,7 +45,7 @@ VERBS = {
     "eval": ("carellama.train.run:evaluate", "Loss and perplexity of a model on a dataset."),
     "export": (
         "carellama.export.command:main",
-        "Merge adapters; write a folder, GGUF, Ollama, OpenVINO, offline page.",
+        "Merge adapters; write a folder, GGUF, Ollama, OpenVINO or web.",
     ),
     "tokenizer": ("carellama.data.vocabulary:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
