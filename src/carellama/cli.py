@@ -229,9 +229,12 @@ def chat(argv: Sequence[str]) -> None:
     from carellama.config.reader import parse_options
     from carellama.config.serve import CHAT_OPTIONS
 
-    with open_assistant(*parse_options(CHAT_OPTIONS, argv, "carellama chat")) as assistant:
+    model, data, generating, engine, *rest = parse_options(CHAT_OPTIONS, argv, "carellama chat")
+    with open_assistant(model, data, generating, engine, *rest) as assistant:
+        from carellama.export.known import read_cards
         from carellama.serve import terminal
 
+        assistant.cards = tuple(read_cards(model, engine.adapter_folders))
         terminal.chat(assistant)
 
 

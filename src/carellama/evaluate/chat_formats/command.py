@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,20 @@ from carellama.config.template import (
     ListTemplatesOptions,
     ShowTemplateOptions,
 )
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError
 from carellama.evaluate.chat_formats.verdict import Verdict
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import Message
 from carellama.run_record import as_trained
-from carellama.templates.format import OWN, Format, formats, jinja_of
+from carellama.templates.format import OWN, Format, formats, jinja_of, named_format
 from carellama.templates.jinja import as_rows, render_chat
 
 EXAMPLE = (Message("user", "I cough."), Message("assistant", "Rest."), Message("user", "咳嗽三天了。"))
 JINJA = "chat_template.jinja"
+BOS_IN_WORDS: dict[object, str] = {
+    True: "at the beginning of the text", False: "none", "tokenizer": "where the tokenizer puts it itself"
+}  # fmt: skip
 BOS, EOS = "<s>", "</s>"  # of the example, where no tokenizer is read
 
 
@@ -54,7 +57,7 @@ def show(argv: Sequence[str]) -> None:
     if (options.name is None) == (options.model_name_or_path is None):
         raise UserError("give the name of a format, or a model as --model_name_or_path: one of them")
     if options.name is not None:
-        form = lookup(formats(), options.name, "template")
+        form = named_format(options.name)
         jinja = jinja_of(form)
         text = render_chat(jinja, as_rows(EXAMPLE), tools=None, bos=BOS, eos=EOS)
         facts: dict[str, Any] = {"name": options.name, **_facts(form), "jinja": jinja, "example": text}
@@ -63,12 +66,10 @@ def show(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
-    hidden = ("jinja", "example")
-    width = max(len(name) for name, value in facts.items() if name not in hidden and value not in ("", [], None))
-    for name, value in facts.items():
-        if name not in hidden and value not in ("", [], None):
-            shown = value if name in ("name", "about", "source", "same_as", "trained_as") else _visible(value)
-            print(f"{name.ljust(width)}  {shown}")
+    texts = {name: text for name, value in facts.items() if (text := _in_words(name, value, facts))}
+    width = max(map(len, texts))
+    for name, text in texts.items():
+        print(f"{name.ljust(width)}  {text}")
     print(f"\nA conversation up to where the second answer begins:\n{facts['example']}")
     stands_for = {BOS: "bos", EOS: "eos"} if options.name is not None else {}
     if found := [mark for mark in stands_for if mark in facts["example"]]:
@@ -76,6 +77,21 @@ def show(argv: Sequence[str]) -> None:
         print(f"({' and '.join(found)}: where the tokenizer's own {own} stand{'s' * (len(found) == 1)})")
     if facts["example"] != facts["example"].rstrip():
         print(f"(it ends with {json.dumps(facts['example'][len(facts['example'].rstrip()) :])})")
+
+
+def _in_words(name: str, value: object, facts: Mapping[str, object]) -> str:
+    """What is printed of a field; empty: it says nothing of this format."""
+    if name in ("jinja", "example") or value in ("", [], None) or (name == "system_in_user" and value is False):
+        return ""
+    if name == "first_turn":
+        return f"{{i}} is the number of the turn, from {value}" if "{i}" in str(facts) else ""
+    if name == "system_in_user":
+        return "the system text stands inside the first question"
+    if name == "bos" and value in BOS_IN_WORDS:
+        return BOS_IN_WORDS[value]
+    if name == "tools":
+        return "the template knows tools" if value else "the template knows no tools"
+    return str(value) if name in ("name", "about", "source", "same_as", "trained_as") else _visible(value)
 
 
 def _visible(value: object) -> str:
