@@ -101,13 +101,14 @@ def test_only_an_older_model_is_written_over_and_only_if_told(tiny_folder, tmp_p
     target.mkdir()
     (target / "letter.txt").write_text("dear")
     model = arguments(tiny_folder)
-    with pytest.raises(UserError, match="--overwrite_output_dir"):
-        export(model, None, target)
-    with pytest.raises(UserError, match="holds no model"):
-        export(model, None, target, overwrite_output_dir=True)
+    for told in (False, True):  # the first message advised what the second refused
+        with pytest.raises(UserError, match=r"holds no model .* give another folder$"):
+            export(model, None, target, overwrite_output_dir=told)
     with pytest.raises(UserError, match="which is read"):
         export(model, None, tiny_folder, overwrite_output_dir=True)
     shutil.copytree(tiny_folder, tmp_path / "base")
+    with pytest.raises(UserError, match="--overwrite_output_dir true to replace it"):
+        export(model, None, tmp_path / "base")
     with pytest.raises(UserError, match="which is read"):
         export(model, None, tmp_path / "base", overwrite_output_dir=True, to="lora", lora_base=str(tmp_path / "base"))
     shutil.rmtree(tmp_path / "base")

@@ -40,10 +40,11 @@ def files_of_at_most(size: int) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"to": "hf,ggfu"}, r"unknown word of --to 'ggfu'\. Did you mean 'gguf'\? Known: "),
+        ({"to": "hf,ggfu"}, r"unknown form of --to 'ggfu'\. Did you mean 'gguf'\? Known: "),
         ({"to": "hf,hf"}, "name each once"),
         ({"to": " , "}, "--to names nothing; known: hf"),
-        ({"gguf_type": "q4_K_L"}, r"unknown word of --gguf_type 'q4_K_L'\. Did you mean 'q4_K_M'\?"),
+        ({"gguf_type": "q2_K"}, r"unknown number format of --gguf_type 'q2_K'\. Known: f16"),  # q6_K was meant
+        ({"gguf_type": "q4_K_L"}, r"unknown number format of --gguf_type 'q4_K_L'\. Did you mean 'q4_K_M'\?"),
     ],
 )
 def test_unknown_forms_are_named_with_the_nearest(options: dict[str, str], said: str) -> None:

@@ -113,6 +113,8 @@ def test_what_can_not_be_loaded_is_said_in_one_line(folder, tmp_path):
     assert_refused(tmp_path / "none", "no such folder")
     with pytest.raises(UserError, match="hub"):
         load_tokenizer(ModelOptions(model_name_or_path="nobody/no-such-model"))
+    with pytest.raises(UserError, match=r"no such folder.* carellama models list has the names"):
+        load_tokenizer(ModelOptions(model_name_or_path="no-such-model"))
     with pytest.raises(UserError, match=r"Did you mean 'smollm2-135m'"):
         load_tokenizer(ModelOptions(model_name_or_path="smolm2-135m"))
 

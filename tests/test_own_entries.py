@@ -199,7 +199,8 @@ def test_a_clash_with_the_licence_of_the_base_is_named(file: Path, adapter: Path
     assert re.search("licence of the base +llama3.1 ", shown)
     assert re.search("CLASH +it says Apache 2.0, and its base is under Llama 3.1 Community License", shown)
     list_models(["--licence", "apache-2.0", "lora"])
-    assert "apache-2.0*" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "apache-2.0*" in listed and "adapter (own)" in listed
     (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")  # a base that the list does not know
     own.run(["lora", "--model", str(adapter), "--base", str(folder), "--licence", "mit", "--overwrite", "true"])
     (folder / "README.md").write_text("---\nlicense: mit\nbase_model: meta-llama/Llama-3.1-8B\n---\n")

@@ -361,6 +361,7 @@ def test_formats_are_listed_and_shown(exported: Path, capsys: pytest.CaptureFixt
     assert {entry["name"] for entry in json.loads(capsys.readouterr().out)} == set(formats())
     show(["chatdoctor_chat"])
     said = capsys.readouterr().out
+    assert "first_turn" not in said and "system_in_user" not in said  # which say nothing of this format
     assert "trained_as" in said and "Patient: I cough.\n\nChatDoctor: Rest." in said and 'ends with " "' in said
     for name, stands in (
         ("llama3", "(<s>: where the tokenizer's own bos stands)"),

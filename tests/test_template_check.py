@@ -12,13 +12,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from carellama.evaluate.chat_formats import lora_check
+from carellama.evaluate.chat_formats import lora_check, progress
 from carellama.evaluate.chat_formats.answer_scores import AnswerScore, answer_logprobs, score_answers
 from carellama.evaluate.chat_formats.candidates import Pair, candidates, load_answers
 from carellama.evaluate.chat_formats.check import check_formats, decide
-from carellama.evaluate.chat_formats.command import check
+from carellama.evaluate.chat_formats.command import _print, check
 from carellama.evaluate.chat_formats.lora_check import decide_lora
 from carellama.evaluate.chat_formats.lora_gradients import LoraGradients, lora_b_weights, untrained
+from carellama.evaluate.chat_formats.progress import with_progress
 from carellama.evaluate.chat_formats.verdict import Score
 from carellama.templates.format import OWN
 from conftest import make_model, make_tokenizer
@@ -120,7 +121,9 @@ def test_the_format_that_moved_the_weights_of_a_lora_matches_best(name: str) -> 
     assert len(leads) > 20 and min(leads) > 0 and gradients.lead(others[0], own) == pytest.approx(-leads[0])
 
 
-def test_the_format_that_a_lora_learned_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_format_that_a_lora_learned_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Also where another is so near that the two are compared directly."""
     monkeypatch.setattr(lora_check, "LEAD", 100.0)
     monkeypatch.setattr(lora_check, "MOST_RIVALS", 100)
@@ -135,6 +138,8 @@ def test_the_format_that_a_lora_learned_is_named(monkeypatch: pytest.MonkeyPatch
         optimizer.zero_grad()
     verdict = check_formats(network, tokenizer)
     assert "bentsao_med" in verdict.names and "compared directly" in verdict.reason
+    steps = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert [step[:11] for step in steps] == [f"step {at} of 6" for at in range(1, 7)]
     assert verdict.scores[0].fit == max(one.fit or 0.0 for one in verdict.scores)
     assert verdict.as_json()["scores"][0]["near_match"] == verdict.scores[0].near_match
 
@@ -231,6 +236,34 @@ def test_twins_are_one_for_the_weights_and_told_apart_by_answers() -> None:
         habit = said("b", match, -1.0, -1.2, -1.1, before=-4.0, bare="t")  # as much better as it was without the LoRA
         both = decide_lora([first, habit, other], ())
         assert {*both.names} == {"a", "b"} and "white space, bos or eos" in both.reason
+
+
+def test_the_last_line_says_which_template_to_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """`the next` was not the next line of the table, and the tokenizer's own template was not told by its name."""
+    best = said("ming", 0.1, -1.0, -1.1, -1.3, bare="t")
+    own = replace(said("", 3.9, -1.1, -1.3, -1.2, bare="t"), names=(OWN, "vicuna"))
+    beaten = said("baichuan", 0.1, -3.0, -3.2, -3.1, before=-6.0, bare="t")
+    other = said("alpaca", -0.2, -1.0, -1.2, -1.1)
+    verdict = decide_lora([best, own, beaten, other], ())
+    _print(verdict, 8, "adapter")
+    table, last = capsys.readouterr().out.splitlines()[1:5], verdict.reason
+    assert [line.split()[-1] for line in table] == ["ming", "own", "baichuan", "alpaca"]
+    assert last.index("baichuan, which differs by white space") < last.index("other text, alpaca, by")
+    _print(verdict, 2, "adapter")
+    said_last = capsys.readouterr().out.splitlines()
+    assert f"({OWN}: the chat template of adapter)" in said_last
+    assert said_last[-1].startswith(f"use --template ming or --template vicuna (the default, {OWN}: the same text): ")
+    _print(decide_lora([replace(own, names=(OWN,)), other], ()), 2, "adapter")
+    assert capsys.readouterr().out.splitlines()[-1].startswith("use no --template (the tokenizer's own ")
+
+
+def test_each_step_of_a_check_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing was printed for twenty minutes."""
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    assert list(with_progress("step 1 of 2: some answers", "abcd")) == list("abcd")
+    assert list(with_progress("", "ab")) == ["a", "b"]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["step 1 of 2: some answers", "  0%", "  25%", "  50%", "  75%"]
 
 
 def test_formats_that_differ_by_white_space_bos_or_eos_are_twins() -> None:

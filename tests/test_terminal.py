@@ -26,7 +26,7 @@ from carellama.engine.base import Piece, PromptTooLong, Sampling
 from carellama.engine.generate import count_tokens, generate
 from carellama.engine.scripted import ScriptedEngine
 from carellama.errors import UserError
-from carellama.records import Message
+from carellama.records import Message, ModelCard
 from carellama.safety.notices import disclaimer
 from carellama.serve.terminal import ChatSession, ask, read_question
 from carellama.serve.terminal_markdown import MarkdownStyler
@@ -118,6 +118,10 @@ def test_model_chooses_an_adapter(capsys) -> None:
     assert "* carellama\n  carellama:cardiology\n" in notes and "Did you mean 'cardiology'" in notes
     assert "  carellama\n* carellama:cardiology\n" in notes
     assert capsys.readouterr().out == "[cardiology] ok\nok\n"
+    assistant, lines = Assistant(engine, None, SAMPLING), iter(["/model", "exit"])
+    assistant.cards, said = (ModelCard("ward3", {}, ""),), io.StringIO()
+    ChatSession(assistant, Console(file=said, width=200)).run(lambda: next(lines))
+    assert "* carellama (ward3)\n" in said.getvalue()  # which model it is was not told
 
 
 def test_a_saved_conversation_is_private_is_data_and_replaces_nothing(tmp_path: Path, capsys) -> None:

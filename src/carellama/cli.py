@@ -43,7 +43,10 @@ VERBS = {
     "recipe": ("carellama.train.recipe:run", "Run several training stages and compare results."),
     "predict": ("carellama.train.run:predict", "Answer a dataset and score it (BLEU-4, ROUGE)."),
     "eval": ("carellama.train.run:evaluate", "Loss and perplexity of a model on a dataset."),
-    "export": ("carellama.export.command:main", "Merge adapters into a model folder with a model card."),
+    "export": (
+        "carellama.export.command:main",
+        "Merge adapters; write a folder, GGUF, Ollama, OpenVINO or web.",
+    ),
     "tokenizer": ("carellama.data.vocabulary:run", "Learn Chinese tokens for a tokenizer."),
     "chat": ("carellama.cli:chat", "Talk to a model in the terminal."),
     "ask": ("carellama.cli:ask", "Answer one question, for scripts."),
@@ -226,9 +229,12 @@ def chat(argv: Sequence[str]) -> None:
     from carellama.config.reader import parse_options
     from carellama.config.serve import CHAT_OPTIONS
 
-    with open_assistant(*parse_options(CHAT_OPTIONS, argv, "carellama chat")) as assistant:
+    model, data, generating, engine, *rest = parse_options(CHAT_OPTIONS, argv, "carellama chat")
+    with open_assistant(model, data, generating, engine, *rest) as assistant:
+        from carellama.export.known import read_cards
         from carellama.serve import terminal
 
+        assistant.cards = tuple(read_cards(model, engine.adapter_folders))
         terminal.chat(assistant)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
@@ -24,20 +25,26 @@ class DataError(UserError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return ` Did you mean 'x'?` for the known name closest to `name` in any case, or an empty string."""
-    names = {one.casefold(): one for one in known}
-    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.6)
-    return f" Did you mean {names[close[0]]!r}?" if close else ""
+    """Return ` Did you mean 'x'?` for the known name closest to `name` in any case, or an empty string.
+
+    A name with other digits alone (q2_K, q6_K) is another thing, and not meant.
+    """
+    names, given = {one.casefold(): one for one in known}, name.casefold()
+    close = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    if not close or (given != close[0] and re.sub(r"\d", "0", given) == re.sub(r"\d", "0", close[0])):
+        return ""
+    return f" Did you mean {names[close[0]]!r}?"
 
 
-def lookup(table: Mapping[str, Value], name: str, what: str) -> Value:
+def lookup(table: Mapping[str, Value], name: str, what: str, listed_by: str = "") -> Value:
     """Return `table[name]`; an unknown name is a `UserError` with the known ones and the nearest.
 
-    `what` names the kind of thing, as in "template".
+    `what` names the kind of thing, as in "template"; `listed_by`: the command that lists them, where they are many.
     """
     if name in table:
         return table[name]
-    raise UserError(f"unknown {what} {name!r}.{nearest(name, table)} Known: {', '.join(sorted(table)) or 'none'}.")
+    known = f"{listed_by} names them all" if listed_by else f"Known: {', '.join(sorted(table)) or 'none'}"
+    raise UserError(f"unknown {what} {name!r}.{nearest(name, table)} {known}.")
 
 
 def read_failure(error: BaseException) -> str:

@@ -126,13 +126,13 @@ class ExportOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, given, known in (
-            ("to", self.targets, EXPORT_TARGETS),
-            ("gguf_type", self.gguf_types, GGUF_TYPES),
+        for name, given, known, kind in (
+            ("to", self.targets, EXPORT_TARGETS, "form"),
+            ("gguf_type", self.gguf_types, GGUF_TYPES, "number format"),
         ):
             if not given:
                 raise UserError(f"--{name} names nothing; known: {', '.join(known)}")
-            check_names(name, given, known, "word")
+            check_names(name, given, known, kind)
         if self.gguf_pre and not self.writes_gguf and "lora-gguf" not in self.targets:
             raise UserError(f"--gguf_pre {self.gguf_pre} is for --to gguf, lora-gguf, ollama and web, not {self.to}")
 

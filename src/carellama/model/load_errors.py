@@ -34,8 +34,12 @@ def as_user_error(place: Path | str, what: str) -> Iterator[None]:
         TransportError,
     ) as error:
         names = [entry.name for entry in load_entries()]
-        hint = nearest(place, names) if isinstance(place, str) and find_entry(place) is None else ""
-        raise UserError(f"cannot load the {what} of {place}: {_reason(error)}.{hint}") from error
+        hint, reason = "", _reason(error)
+        if isinstance(place, str) and find_entry(place) is None:
+            hint = nearest(place, names)
+            if "no such folder" in reason and "/" not in place:
+                hint += " carellama models list has the names that are known."
+        raise UserError(f"cannot load the {what} of {place}: {reason}.{hint}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -88,16 +88,17 @@ def check_output(folder: Path, read: Iterable[Path], *, overwrite: bool) -> None
         raise UserError(f"--output_dir {folder}: {parent} {reason}; give another folder")
     if not folder.exists() or not any(folder.iterdir()):
         return
-    if not overwrite:
-        raise UserError(
-            f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
-        )
     for source in read:
         if any(path == target or target in path.parents for path in places_of(source)):
             raise UserError(f"--output_dir {folder} holds {source}, which is read: give another folder")
     if not any((folder / name).is_file() for name in ("config.json", "parity.json")):
         raise UserError(
-            f"--output_dir {folder} holds no model (config.json, parity.json), so it is not replaced; give another"
+            f"--output_dir {folder} is not empty and holds no model (config.json, parity.json), so it is "
+            "not replaced: give another folder"
+        )
+    if not overwrite:
+        raise UserError(
+            f"--output_dir {folder} is not empty; give another folder, or --overwrite_output_dir true to replace it"
         )
 
 

@@ -174,8 +174,9 @@ class ChatSession:
         if name:
             known = names | {adapter: adapter for adapter in self.assistant.adapters}
             self.sampling = replace(self.sampling, adapter=lookup(known, name, "model"))
+        model = f" ({self.assistant.cards[0].name})" if self.assistant.cards else ""
         for shown, adapter in names.items():
-            self._print_notice(f"{'*' if adapter == self.sampling.adapter else ' '} {shown}")
+            self._print_notice(f"{'*' if adapter == self.sampling.adapter else ' '} {shown}{'' if adapter else model}")
 
     def _save(self, file: str) -> None:
         """Write the conversation for `carellama data convert`; only its owner may read the file."""

@@ -69,9 +69,14 @@ def formats() -> dict[str, Format]:
     return {name: own.get(name) or replace(own[entry["same_as"]], **entry) for name, entry in entries.items()}
 
 
+def named_format(name: str) -> Format:
+    """Return the named format. Raises `UserError` for an unknown name."""
+    return lookup(formats(), name, "template", listed_by="carellama template list")
+
+
 def format_for(name: str, has_token: Callable[[str], bool]) -> Format:
     """Return the named format. Raises `UserError` for an unknown name, and for single tokens that a model lacks."""
-    form = lookup(formats(), name, "template")
+    form = named_format(name)
     if missing := [token for token in form.tokens if not has_token(token)]:
         raise UserError(
             f"--template {name} needs the tokens {', '.join(missing)}, which this model's tokenizer does not have; "

@@ -126,6 +126,7 @@ def _refuse_foreign(output: Path) -> None:
         return
     foreign = next((path for path in output.iterdir() if not any(path.match(name) for name in EARLY_RUN_FILES)), None)
     if foreign is not None:
+        _check_weights(output)  # which are not replaced in any case
         raise UserError(
             f"{output} holds {foreign.name} and no run; give --overwrite_output_dir or another --output_dir"
         )

@@ -30,12 +30,12 @@ from carellama.engine.base import Unavailable
 from carellama.engine.openai import child_guard
 from carellama.engine.openai.engine import OpenAIEngine
 from carellama.engine.openai.upstreams import ServerInfo
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError
 from carellama.files import print_status
 from carellama.hardware import gpu_count
 from carellama.model.adapter_plan import beyond_lora_reason, read_adapter_config
 from carellama.model.zoo.resolve import model_folder
-from carellama.templates.format import Format, formats, jinja_of
+from carellama.templates.format import Format, formats, jinja_of, named_format
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptOptions
@@ -285,7 +285,7 @@ def _flags(model: ModelOptions, data: PromptOptions, arguments: EngineOptions, f
 
 def _chat_template(name: str, model: ModelOptions) -> str:
     """The named format as a chat template; the tokenizer is read only where the format depends on it."""
-    form = lookup(formats(), name, "template")
+    form = named_format(name)
     if form.bos != "tokenizer":
         return jinja_of(form)
     from carellama.model.tokenizer import load_tokenizer

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from carellama.evaluate.chat_formats.candidates import Pair
+from carellama.evaluate.chat_formats.progress import with_progress
 
 if TYPE_CHECKING:
     import torch
@@ -31,12 +32,12 @@ class AnswerScore(NamedTuple):
         return self.start + REST_SHARE * self.words + END_SHARE * max(self.end, LEAST_END)
 
 
-def score_answers(network: PreTrainedModel | PeftModel, pairs: Sequence[Pair]) -> list[AnswerScore]:
-    """Return what the model says of answers behind prompts."""
+def score_answers(network: PreTrainedModel | PeftModel, pairs: Sequence[Pair], step: str = "") -> list[AnswerScore]:
+    """Return what the model says of answers behind prompts; `step` is printed."""
     import torch
 
     scores: dict[int, AnswerScore] = {}
-    for batch in _batches(pairs):
+    for batch in with_progress(step, list(_batches(pairs))):
         with torch.inference_mode():
             said = answer_logprobs(network, [pairs[at] for at in batch])
         scores |= {at: _score(values.tolist()) for at, values in zip(batch, said, strict=True)}

@@ -30,6 +30,7 @@ from carellama.errors import UserError
 from carellama.evaluate.chat_formats.answer_scores import AnswerScore, score_answers
 from carellama.evaluate.chat_formats.candidates import Candidate, candidates, load_answers
 from carellama.evaluate.chat_formats.verdict import SURE_END, Score, Verdict, standard_errors
+from carellama.files import print_status
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -49,6 +50,7 @@ def check_formats(network: PreTrainedModel | PeftModel, tokenizer: PreTrainedTok
     made, left_out = candidates(tokenizer)
     if len(made) < 2:
         raise UserError("the tokenizer carries fewer than two formats that differ: there is nothing to compare")
+    print_status(f"comparing {len(made)} texts, those of {sum(len(one.names) for one in made)} formats")
     if isinstance(network, PeftModel) and lora_b_weights(network):
         return check_lora(network, made, left_out)
     return _check_answers(network, made, left_out)
@@ -58,8 +60,10 @@ def _check_answers(network: PreTrainedModel | PeftModel, made: list[Candidate], 
     """Compare the formats by what a model says of the answers; the worst ones drop out after each round."""
     scores: dict[Candidate, tuple[AnswerScore, ...]] = dict.fromkeys(made, ())
     seen, last = 0, len(load_answers())
-    for until, go_on in (*ROUNDS, (last, len(made))):
-        said = iter(score_answers(network, [pair for one in made for pair in one.pairs[seen:until]]))
+    rounds = (*ROUNDS, (last, len(made)))
+    for number, (until, go_on) in enumerate(rounds, 1):
+        step = f"step {number} of {len(rounds)}: answers {seen + 1} to {until} under {len(made)} texts"
+        said = iter(score_answers(network, [pair for one in made for pair in one.pairs[seen:until]], step))
         for one in made:
             scores[one] += tuple(itertools.islice(said, until - seen))
         made = sorted(made, key=lambda one: -Score(one.names, scores[one]).score)[:go_on]
@@ -81,7 +85,7 @@ def decide(whole: Sequence[Score], others: Sequence[Score], left_out: tuple[str,
         )
         return Verdict((), margin, reason, scores, left_out)
     if margin < MARGIN:
-        reason = f"{best.names[0]} and {second.names[0]} are too near: {margin:.1f} standard errors"
+        reason = f"{best.title} and {second.title} are too near: {margin:.1f} standard errors"
         return Verdict((), margin, reason, scores, left_out)
-    reason = f"{margin:.1f} standard errors before {second.names[0]}"
+    reason = f"{margin:.1f} standard errors before {second.title}"
     return Verdict(best.names, margin, reason, scores, left_out)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from carellama.config.data import PromptOptions
@@ -21,15 +22,20 @@ from carellama.config.template import (
     ListTemplatesOptions,
     ShowTemplateOptions,
 )
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError
+from carellama.evaluate.chat_formats.verdict import Verdict
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_weights
 from carellama.records import Message
 from carellama.run_record import as_trained
-from carellama.templates.format import Format, formats, jinja_of
+from carellama.templates.format import OWN, Format, formats, jinja_of, named_format
 from carellama.templates.jinja import as_rows, render_chat
 
 EXAMPLE = (Message("user", "I cough."), Message("assistant", "Rest."), Message("user", "咳嗽三天了。"))
+JINJA = "chat_template.jinja"
+BOS_IN_WORDS: dict[object, str] = {
+    True: "at the beginning of the text", False: "none", "tokenizer": "where the tokenizer puts it itself"
+}  # fmt: skip
 BOS, EOS = "<s>", "</s>"  # of the example, where no tokenizer is read
 
 
@@ -51,7 +57,7 @@ def show(argv: Sequence[str]) -> None:
     if (options.name is None) == (options.model_name_or_path is None):
         raise UserError("give the name of a format, or a model as --model_name_or_path: one of them")
     if options.name is not None:
-        form = lookup(formats(), options.name, "template")
+        form = named_format(options.name)
         jinja = jinja_of(form)
         text = render_chat(jinja, as_rows(EXAMPLE), tools=None, bos=BOS, eos=EOS)
         facts: dict[str, Any] = {"name": options.name, **_facts(form), "jinja": jinja, "example": text}
@@ -60,12 +66,10 @@ def show(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(facts, ensure_ascii=False, indent=2))
         return
-    hidden = ("jinja", "example")
-    width = max(len(name) for name, value in facts.items() if name not in hidden and value not in ("", [], None))
-    for name, value in facts.items():
-        if name not in hidden and value not in ("", [], None):
-            shown = value if name in ("name", "about", "source", "same_as", "trained_as") else _visible(value)
-            print(f"{name.ljust(width)}  {shown}")
+    texts = {name: text for name, value in facts.items() if (text := _in_words(name, value, facts))}
+    width = max(map(len, texts))
+    for name, text in texts.items():
+        print(f"{name.ljust(width)}  {text}")
     print(f"\nA conversation up to where the second answer begins:\n{facts['example']}")
     stands_for = {BOS: "bos", EOS: "eos"} if options.name is not None else {}
     if found := [mark for mark in stands_for if mark in facts["example"]]:
@@ -73,6 +77,21 @@ def show(argv: Sequence[str]) -> None:
         print(f"({' and '.join(found)}: where the tokenizer's own {own} stand{'s' * (len(found) == 1)})")
     if facts["example"] != facts["example"].rstrip():
         print(f"(it ends with {json.dumps(facts['example'][len(facts['example'].rstrip()) :])})")
+
+
+def _in_words(name: str, value: object, facts: Mapping[str, object]) -> str:
+    """What is printed of a field; empty: it says nothing of this format."""
+    if name in ("jinja", "example") or value in ("", [], None) or (name == "system_in_user" and value is False):
+        return ""
+    if name == "first_turn":
+        return f"{{i}} is the number of the turn, from {value}" if "{i}" in str(facts) else ""
+    if name == "system_in_user":
+        return "the system text stands inside the first question"
+    if name == "bos" and value in BOS_IN_WORDS:
+        return BOS_IN_WORDS[value]
+    if name == "tools":
+        return "the template knows tools" if value else "the template knows no tools"
+    return str(value) if name in ("name", "about", "source", "same_as", "trained_as") else _visible(value)
 
 
 def _visible(value: object) -> str:
@@ -126,10 +145,17 @@ def check(argv: Sequence[str]) -> None:
     if options.json:
         print(json.dumps(verdict.as_json(), ensure_ascii=False, indent=2))
         return
+    place = next((name for name in reversed(model.checkpoints) if (Path(name).expanduser() / JINJA).is_file()), None)
+    _print(verdict, options.rows, str(place or given.model_name_or_path))
+
+
+def _print(verdict: Verdict, rows: int, place: str) -> None:
+    """Print the first rows of the table, and what is named; `place` is where the tokenizer's own template is."""
+    shown = verdict.scores[:rows]
     of_lora = [name for name in ("fit", "near_match", "match") if getattr(verdict.scores[0], name) is not None]
     columns = "".join(f"{name:>10}  " for name in of_lora)
     print(f"{columns}{'score':>8}  {'start':>8}  {'words':>8}  {'end':>6}  formats")
-    for one in verdict.scores[: options.rows]:
+    for one in shown:
         numbers = [getattr(one, name) for name in of_lora]
         match = "".join(" " * 12 if value is None else f"{value:10.2f}  " for value in numbers)
         said = " " * 36
@@ -137,14 +163,29 @@ def check(argv: Sequence[str]) -> None:
             start, words, end = one.mean
             said = f"{one.score:8.3f}  {start:8.3f}  {words:8.3f}  {math.exp(end):6.1%}"
         print(f"{match}{said}  {_some(one.names)}")
+    if any(one.fit is not None and one.is_twin(other) for one in shown for other in verdict.scores):
+        print("(formats that differ by white space, bos or eos alone have their fit from the highest matches of them)")
     print(
         f"({len(verdict.scores)} texts compared; {len(verdict.left_out)} formats need tokens that the tokenizer lacks;"
         " of a format that is not among them, the check may name a similar one)"
     )
-    print(f"{_some(verdict.names)}: {verdict.reason}" if verdict.names else f"cannot tell: {verdict.reason}")
+    if any(OWN in one.names for one in shown):
+        print(f"({OWN}: the chat template of {place})")
+    named = [_option(one.names) for one in verdict.scores if {*one.names} <= {*verdict.names}]
+    print(f"use {' or '.join(named)}: {verdict.reason}" if named else f"cannot tell: {verdict.reason}")
+
+
+def _option(names: Sequence[str]) -> str:
+    """The option that asks with a text of these names."""
+    first, *more = [name for name in names if name != OWN] or [""]
+    if not first:
+        return f"no --template ({OWN} is the text that fits)"
+    alike = [*([f"the default, {OWN}"] if OWN in names else []), *more]
+    return f"--template {first}" + (f" ({_some(alike)}: the same text)" if alike else "")
 
 
 def _some(names: Sequence[str]) -> str:
+    names = sorted(names, key=lambda name: name == OWN)
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more that render alike" if len(names) > 6 else "")
 
 

@@ -42,16 +42,20 @@ MATCH_SHARE, BEHIND, MOST_BEHIND = 0.25, 0.4, 4.0  # of a base with habits the a
 SURE_FIT, LEAD = 1.9, 1.0  # where the right one was not among the nearest, another has had 2.7 and a lead of 0.7
 SURE_GAIN, TWIN_LEAD = 4.0, 2.0  # standard errors; trainings have had gains of 7 to 42
 DIRECT_LEAD, MOST_RIVALS = 2.0, 3  # standard errors over the layers; formats that are compared with the best directly
+STEPS = 6
+TWINS = "white space, bos or eos alone"
 
 
 def check_lora(network: PeftModel, made: Sequence[Candidate], left_out: tuple[str, ...]) -> Verdict:
     """Compare the weights of a LoRA with the gradients of answers, and what the model says under the best formats."""
     order = _learned_answers(network, made[0])
-    matches = _matches(network, made, order[:LEARNED])
+    step = f"step 2 of {STEPS}: gradients of {LEARNED} answers under {len(made)} texts"
+    matches = _gradients(network, made, order[:LEARNED], step).matches()
     nearest = sorted(range(len(made)), key=lambda row: -matches[row])[:NEAREST]
     near = {made[row].bare for row in (*nearest, *_likeliest(network, made, order[:SAID]))}
     rows = [row for row, one in enumerate(made) if one.bare in near]
-    near_matches = dict(zip(rows, _matches(network, [made[row] for row in rows], order), strict=True))
+    step = f"step 4 of {STEPS}: gradients of {len(order)} answers under the {len(rows)} nearest texts"
+    near_matches = dict(zip(rows, _gradients(network, [made[row] for row in rows], order, step).matches(), strict=True))
     scores = [
         Score(one.names, (), matches[row], near_match=near_matches.get(row), bare=one.bare)
         for row, one in enumerate(made)
@@ -60,14 +64,9 @@ def check_lora(network: PeftModel, made: Sequence[Candidate], left_out: tuple[st
     return decide_lora(scores, left_out, _direct_lead(network, made, scores))
 
 
-def _matches(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> list[float]:
-    """How well some answers under each of the formats explain the weights, among these formats."""
-    return _gradients(network, made, numbers).matches()
-
-
-def _gradients(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> LoraGradients:
+def _gradients(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int], step: str) -> LoraGradients:
     gradients = LoraGradients(network, len(made))
-    gradients.add({row: [one.pairs[at] for at in numbers] for row, one in enumerate(made)})
+    gradients.add({row: [one.pairs[at] for at in numbers] for row, one in enumerate(made)}, step)
     return gradients
 
 
@@ -79,13 +78,15 @@ def _direct_lead(network: PeftModel, made: Sequence[Candidate], scores: Sequence
         return None
     of_names = {one.names: one for one in made}
     compared = [of_names[one.names] for one in (fits[0], *rivals)]
-    gradients = _gradients(network, compared, range(len(made[0].pairs)))
+    step = f"one step more: gradients of all answers under the {len(compared)} best texts"
+    gradients = _gradients(network, compared, range(len(made[0].pairs)), step)
     return min(gradients.lead(0, row) for row in range(1, len(compared)))
 
 
 def _likeliest(network: PeftModel, made: Sequence[Candidate], numbers: Sequence[int]) -> list[int]:
     """The formats under which the model expects some answers most."""
-    said = iter(score_answers(network, [one.pairs[at] for one in made for at in numbers]))
+    step = f"step 3 of {STEPS}: {len(numbers)} answers under {len(made)} texts"
+    said = iter(score_answers(network, [one.pairs[at] for one in made for at in numbers], step))
     scores = [sum(one.score for one in itertools.islice(said, len(numbers))) for _ in made]
     return sorted(range(len(made)), key=lambda row: -scores[row])[:LIKELIEST]
 
@@ -95,9 +96,10 @@ def _with_answers(
 ) -> list[Score]:
     """The scores, those of some formats with what the model says of the answers, with the LoRA and without it."""
     pairs, found, count = [pair for row in rows for pair in made[row].pairs], list(scores), len(made[0].pairs)
-    after = iter(score_answers(network, pairs))
+    step = f"{count} answers under the {len(rows)} nearest texts, with"
+    after = iter(score_answers(network, pairs, f"step 5 of {STEPS}: {step} the LoRA"))
     with network.disable_adapter():
-        before = iter(score_answers(network, pairs))
+        before = iter(score_answers(network, pairs, f"step 6 of {STEPS}: {step}out the LoRA"))
     for row in rows:
         said, base = tuple(itertools.islice(after, count)), tuple(itertools.islice(before, count))
         found[row] = replace(scores[row], answers=said, before=base)
@@ -107,11 +109,11 @@ def _with_answers(
 def _learned_answers(network: PeftModel, candidate: Candidate) -> list[int]:
     """Numbers of short answers, first those that the LoRA made more likely: they are most like what it learned."""
 
-    def likelihoods() -> list[float]:
-        return [one.words for one in score_answers(network, [candidate.pairs[at] for at in short])]
+    def likelihoods(step: str = "") -> list[float]:
+        return [one.words for one in score_answers(network, [candidate.pairs[at] for at in short], step)]
 
     short = sorted(range(len(candidate.pairs)), key=lambda at: sum(map(len, candidate.pairs[at])))[:SHORT]
-    after = likelihoods()
+    after = likelihoods(f"step 1 of {STEPS}: which of {SHORT} answers the LoRA made more likely")
     with network.disable_adapter():
         before = likelihoods()
     gains = dict(zip(short, [now - earlier for now, earlier in zip(after, before, strict=True)], strict=True))
@@ -132,12 +134,16 @@ def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...], direct_lead:
     if unsure := _unsure(best):
         reason = unsure
     elif margin < LEAD and (direct_lead is None or direct_lead < DIRECT_LEAD):
-        reason = f"{best.names[0]} and {second.names[0]} are too near: they fit by {best.fit:.1f} and {second.fit:.1f}"
+        reason = f"{best.title} and {second.title} are too near: they fit by {best.fit:.1f} and {second.fit:.1f}"
         reason += direct
     else:
-        fits, names, note = _of_twins(fits)
-        reason = f"it fits the weights and the answers of the LoRA by {best.fit:.1f}, the next, {second.names[0]}, by "
-        reason += f"{second.fit:.1f}{direct}{note}"
+        fits, named = _of_twins(fits)
+        names = tuple(name for one in fits[:named] for name in one.names)
+        reason = "" if named == 1 else f"these differ by {TWINS}, and which of them it was cannot be told; "
+        reason += f"it fits the weights and the answers of the LoRA by {fits[0].fit:.1f}, the next, "
+        if (following := next(iter(fits[named:]), second)) is not second:
+            reason += f"{following.title}, which differs by {TWINS}, by {following.fit:.1f}, the next other text, "
+        reason += f"{second.title}, by {second.fit:.1f}{direct}"
         if best.mean.end < SURE_END:
             reason += f"; of its end the model has learned little ({math.exp(best.mean.end):.1%} for the end token)"
     others = sorted((one for one in scores if not one.answers), key=lambda one: -(one.match or 0.0))
@@ -147,9 +153,9 @@ def decide_lora(scores: Sequence[Score], left_out: tuple[str, ...], direct_lead:
 def _unsure(best: Score) -> str:
     """Why not even the best format can be named; empty if it can."""
     if standard_errors(best.gains, [0.0] * len(best.gains)) < SURE_GAIN:
-        return f"the LoRA does not make the answers under the best format, {best.names[0]}, more likely"
+        return f"the LoRA does not make the answers under the best format, {best.title}, more likely"
     if (best.fit or 0.0) < SURE_FIT:
-        return f"no format fits the weights and the answers of the LoRA: the best, {best.names[0]}, by {best.fit:.1f}"
+        return f"no format fits the weights and the answers of the LoRA: the best, {best.title}, by {best.fit:.1f}"
     return ""
 
 
@@ -179,13 +185,11 @@ def _next(ordered: Sequence[Score]) -> Score:
     return next((one for one in ordered[1:] if not one.is_twin(ordered[0])), ordered[-1])
 
 
-def _of_twins(ordered: Sequence[Score]) -> tuple[list[Score], tuple[str, ...], str]:
-    """The scores, the best and those of its twins that no other one beats first; their names; what they differ in."""
+def _of_twins(ordered: Sequence[Score]) -> tuple[list[Score], int]:
+    """The scores, the best and those of its twins that no other one beats first, and how many these are."""
     group = [one for one in ordered if one is ordered[0] or one.is_twin(ordered[0])]
     left = [one for one in group if not any(_beats(other, one) for other in group if other is not one)] or group
-    names = tuple(name for one in left for name in one.names)
-    note = "" if len(left) == 1 else "; they differ by white space, bos or eos alone"
-    return [*left, *(one for one in ordered if one not in left)], names, note
+    return [*left, *(one for one in ordered if one not in left)], len(left)
 
 
 def _beats(one: Score, twin: Score) -> bool:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from carellama.evaluate.chat_formats.answer_scores import answer_logprobs
 from carellama.evaluate.chat_formats.candidates import Pair
+from carellama.evaluate.chat_formats.progress import with_progress
 from carellama.evaluate.chat_formats.verdict import standard_errors
 
 if TYPE_CHECKING:
@@ -45,12 +46,15 @@ class LoraGradients:
         self.sums = [weight.new_zeros(formats, len(weight)) for weight in self.trained]  # each (K, N)
         self.squares = [weight.new_zeros(len(weight)) for weight in self.trained]
 
-    def add(self, answers: Mapping[int, Sequence[Pair]]) -> None:
-        """Add the gradients of some answers: for each format by its number, the same ones behind its prompts."""
+    def add(self, answers: Mapping[int, Sequence[Pair]], step: str = "") -> None:
+        """Add the gradients of some answers: for each format by its number, the same ones behind its prompts.
+
+        `step` is printed.
+        """
         import torch
 
         with untrained(self.network), torch.enable_grad():
-            for row, pairs in answers.items():
+            for row, pairs in with_progress(step, list(answers.items())):
                 loss = torch.stack([-said.mean() for said in answer_logprobs(self.network, pairs)]).mean()
                 # A layer that no token went through, as an expert of a mixture, has zeros.
                 of_layers = torch.autograd.grad(loss, self.weights, materialize_grads=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from carellama.evaluate.chat_formats.answer_scores import AnswerScore
+from carellama.templates.format import OWN
 
 SURE_END = -2.0  # 14% for the end token
 
@@ -24,6 +25,12 @@ class Score:
     fit: float | None = None  # of a LoRA's weights and answers together
     before: tuple[AnswerScore, ...] = ()  # what the model says without the LoRA
     bare: str | None = None  # that of the candidate
+
+    @property
+    def title(self) -> str:
+        """The first name, and whether the tokenizer's own template is the same text."""
+        name = next((name for name in self.names if name != OWN), OWN)
+        return f"{name} (the tokenizer's own template)" if name != OWN in self.names else name
 
     @property
     def values(self) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from carellama.config.environment import own_models_file
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.config.reader import parse_options
-from carellama.errors import UserError, lookup
+from carellama.errors import UserError
 from carellama.files import atomic_write, print_status
 from carellama.model.card_head import card_head, stated_licence
 from carellama.model.zoo.entries import (
@@ -34,7 +34,7 @@ from carellama.model.zoo.entries import (
 )
 from carellama.model.zoo.licences import near_licence, spdx_of
 from carellama.run_record import RUN_FILE, read_run, weights_folder
-from carellama.templates.format import formats
+from carellama.templates.format import formats, named_format
 from carellama.weights import ADAPTER, base_fingerprint, is_adapter
 
 NAME = re.compile(r"[\w][\w.-]*")
@@ -53,7 +53,7 @@ def run(argv: Sequence[str]) -> None:
     if older and not options.overwrite:
         raise UserError(f"{options.name} is in {path} already, as {older[0]['name']}: --overwrite true replaces it")
     if options.template:
-        lookup(formats(), options.template, "template")
+        named_format(options.template)
     row = describe(options)
     rows = [*(one for one in rows if one not in older), row]
     own_entries(rows, path)

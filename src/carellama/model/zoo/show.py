@@ -123,7 +123,8 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
     licence = entry.licence or "-"
     if clash(entry.licence, entry.base_licence):
         licence += CLASH
-    cells = (entry.name, entry.kind, "/".join(entry.sizes), ",".join(entry.languages), licence, entry.base)
+    kind = entry.kind + " (own)" * entry.own
+    cells = (entry.name, kind, "/".join(entry.sizes), ",".join(entry.languages), licence, entry.base)
     return tuple(textwrap.shorten(cell, LONGEST_CELL, placeholder="...") or "-" for cell in cells)
 
 
