@@ -39,7 +39,6 @@ from carellama.files import disk_full_message, is_disk_full, write_json
 from carellama.model.digests import write_digests
 from carellama.model.zoo.entries import Hub, is_on
 from carellama.run_record import PULLED
-from carellama.text import counted
 from carellama.weights import safetensors_header, shard_names
 
 SAFE, PICKLED = "*.safetensors", ("*.bin", "*.pt", "*.pth")
@@ -96,7 +95,7 @@ def list_repository(repo: str, model: ModelOptions, revision: str | None = None)
         packed = next((one.name for one in listing.files if one.name.endswith(".gguf")), "")
         hint = f"; fetch its {packed} by hand, and give that file as --model_name_or_path" if packed else ""
         what = repo if all(one.url for one in listing.files) else f"what was fetched before of {repo}"
-        raise UserError(f"{what} has no weights ({SAFE}) among its {counted(len(listing.files), 'file')}{hint}")
+        raise UserError(f"{what} has no weights ({SAFE}); number of its files: {len(listing.files)}{hint}")
     return Listing(repo, model.hub, listing.commit, files)
 
 
