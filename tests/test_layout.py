@@ -46,7 +46,7 @@ IMPORTS: dict[str, set[str]] = {
     "weights": set(),
     "adapter_json": {"weights"},
     "config": {"hardware", "package_data", "stages"},  # hardware: defaults depend on what the machine computes in
-    "run_record": {"adapter_json", "config", "files", "stages", "templates", "weights"},
+    "run_record": {"adapter_json", "config", "files", "stages", "weights"},
     "templates": {"package_data", "records", "text"},
     "privacy": {"package_data", "text"},
     "download": {"files", "retry", "text"},
