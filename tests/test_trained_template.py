@@ -13,7 +13,6 @@ from carellama.config.data import DataOptions
 from carellama.config.engine import EngineOptions
 from carellama.config.model import ModelOptions
 from carellama.engine import load as choose
-from carellama.errors import UserError
 from carellama.run_record import as_trained, template_for
 
 
@@ -45,8 +44,6 @@ def test_the_tokenizers_own_format_counts_as_well(tmp_path: Path, caplog: pytest
         assert template_for(ModelOptions("m", checkpoint_dir=text), "vicuna") == "vicuna", "plain text has no format"
         assert template_for(ModelOptions("m"), "vicuna") == "vicuna"
         assert template_for(ModelOptions("m", checkpoint_dir=str(tmp_path / "none")), None) is None
-        with pytest.raises(UserError, match=r"unknown template 'nope'\. carellama template list names them all"):
-            template_for(ModelOptions("m", checkpoint_dir=own), "nope")  # "its answers get worse" was said first
         assert not caplog.text
         template_for(ModelOptions("m", checkpoint_dir=own), "vicuna")
     assert "was trained with the tokenizer's own chat format and is used with --template vicuna" in caplog.text

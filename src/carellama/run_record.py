@@ -28,7 +28,6 @@ from carellama.config.model import ModelOptions
 from carellama.errors import UserError, read_failure
 from carellama.files import write_json
 from carellama.stages import STAGES
-from carellama.templates.format import named_format
 from carellama.weights import (
     ADAPTER,
     Fingerprint,
@@ -141,10 +140,7 @@ def template_for(model: ModelOptions, asked: str | None, adapters: Iterable[str]
 
     Without `asked` it is the one that the last checkpoint was trained with. If `asked` is another one, it is used, and
     one line warns. `adapters` are folders that answer beside each other. Plain text (stage pt) has no chat format.
-    Raises `UserError` for an unknown name.
     """
-    if asked is not None:
-        named_format(asked)  # before anything is said of what it does
     own = next((found for found in map(trained_with, reversed(model.checkpoints)) if found), None)
     trained = [found for found in (own, *map(trained_with, adapters)) if found]
     if not trained:

@@ -19,6 +19,7 @@ from carellama.model.gguf.converter import NotConvertible
 from carellama.model.paths import check_model
 from carellama.model.zoo.pull import with_named_folders, with_named_weights
 from carellama.run_record import as_trained
+from carellama.templates.format import named_format
 
 if TYPE_CHECKING:
     from carellama.config.data import PromptOptions
@@ -47,6 +48,8 @@ def choose(model: ModelOptions, data: PromptOptions, arguments: EngineOptions) -
             folders = with_named_folders(arguments.adapter_folders, model)
             joined = ",".join(f"{name}={folder}" for name, folder in folders.items())
             arguments = replace(arguments, adapters=joined or None)
+        if data.template is not None:
+            named_format(data.template)  # before anything is said of what it does
         data = as_trained(model, data, arguments.adapter_folders.values())
     chosen = arguments.engine != "auto"
     name, reason = (arguments.engine, "") if chosen else pick(model, arguments)

@@ -36,6 +36,7 @@ from carellama.model.zoo.pull import with_named_weights
 from carellama.records import IGNORED
 from carellama.run_record import as_trained
 from carellama.stages import ModelKind
+from carellama.templates.format import named_format
 from carellama.templates.template import Template, get_template
 from carellama.train import NEEDS, PREPARE, TRAINERS
 from carellama.train.distributed import record_of
@@ -201,6 +202,8 @@ class Session:
 def with_trained_template(options: RunOptions) -> RunOptions:
     """The options with named weights resolved, and with the chat format that the checkpoints were trained with."""
     model, data = with_named_weights(options.model, options.data)
+    if data.template is not None:
+        named_format(data.template)  # before anything is said of what it does
     return replace(options, model=model, data=as_trained(model, data))
 
 
