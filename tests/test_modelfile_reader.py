@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from carellama.errors import UserError
+from carellama.export.modelfile import _quoted
 from carellama.templates.modelfile import Modelfile, read_modelfile
 
 
@@ -76,3 +77,13 @@ def test_what_ollama_refuses_is_refused_with_its_line(text: str | bytes, reason:
         read(tmp_path / "Modelfile", text)
     with pytest.raises(UserError, match=r"cannot read .*: is a directory"):
         read_modelfile(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['He said "no"', '"', '""', '"a"\n""', '""\nSYSTEM b', 'a\n"b" c', " a\n"])
+def test_a_text_with_quotes_is_read_as_it_was_written(text: str, tmp_path: Path) -> None:
+    """A text that ends in a quote was refused, though the last three of a line close the value."""
+    written = f"FROM x\nSYSTEM {_quoted(text, 'it')}\nPARAMETER stop a\n"
+    found = read(tmp_path / "Modelfile", written.removeprefix("FROM x\n"))
+    assert found.last("system") == text and found.stops == ["a"]
+    with pytest.raises(UserError, match="three quotes in a row"):
+        _quoted('a"""b', "it")

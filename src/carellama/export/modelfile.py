@@ -239,9 +239,11 @@ def _go_string(text: str) -> str:
 
 
 def _quoted(text: str, what: str) -> str:
-    """A value of a Modelfile, which knows no escapes."""
-    if '"""' in text or text.endswith('"') or not all(one.isprintable() or one in "\n\t" for one in text):
-        raise UserError(f"{what} {text!r} cannot stand in a Modelfile: it has quotes or characters that Ollama drops")
+    """A value of a Modelfile, which knows no escapes; quotes at its end stay, as the last three close it."""
+    if '"""' in text or not all(one.isprintable() or one in "\n\t" for one in text):
+        raise UserError(
+            f"{what} {text!r} cannot stand in a Modelfile: it has three quotes in a row or characters that Ollama drops"
+        )
     return f'"{text}"' if '"' not in text else f'"""{text}"""'
 
 
