@@ -75,8 +75,8 @@ class ParityRow:
         )
         return (
             f"{name}: largest difference of logits {self.max_logit_difference:.2g} (computed in {self.dtype}), same "
-            f"next token for {self.top1_agreement:.1%} of {self.tokens:,}, KL divergence {self.kl_mean:.2g} nats, "
-            f"perplexity {self.perplexity:.4g} (trained model {perplexity:.4g}), "
+            f"next token for {self.top1_agreement:.1%} of {self.tokens:,} tokens, KL divergence "
+            f"{self.kl_mean:.2g} nats, perplexity {self.perplexity:.4g} (trained model {perplexity:.4g}), "
             f"{self.greedy_equal} of {GREEDY_TOKENS} greedy tokens{changed}"
         )
 
