@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -85,6 +86,12 @@ def test_a_whole_checkpoint_takes_the_place_of_the_weights(tiny_folder, tmp_path
     model = load(tiny_folder, checkpoint_dir=str(tmp_path / "full"))
     with torch.no_grad():
         torch.testing.assert_close(model(IDS).logits, make_model(seed=7)(IDS).logits)
+    stretched = load(tiny_folder, rope_scaling="linear", rope_factor=4)
+    stretched.save_pretrained(tmp_path / "stretched")  # as a training with these options writes it
+    asked: tuple[dict[str, Any], ...] = ({}, {"rope_scaling": "linear", "rope_factor": 4.0})
+    for options in asked:
+        read = load(tiny_folder, checkpoint_dir=str(tmp_path / "stretched"), **options)
+        assert read.config.rope_parameters == stretched.config.rope_parameters  # they were the base's
     make_model(num_hidden_layers=3).save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="num_hidden_layers is 3, not 2"):
         load(tiny_folder, checkpoint_dir=str(tmp_path / "other"))

@@ -184,6 +184,8 @@ def as_trained(model: ModelOptions, data: Prompt, adapters: Iterable[str] = ()) 
 def check_positions(model: ModelOptions) -> None:
     """Warn where the positions are stretched otherwise than in the last training."""
     now = (model.rope_scaling, model.rope_factor if model.rope_scaling else None)
+    if not model.rope_scaling and model.checkpoints and not is_adapter(Path(model.checkpoints[0]).expanduser()):
+        return  # the config.json of a whole checkpoint says it
     for record in run_records(model)[-1:]:
         settings = record.get("settings", {}).get("model", {})
         then = (settings.get("rope_scaling"), settings.get("rope_factor") if settings.get("rope_scaling") else None)

@@ -57,11 +57,11 @@ def load_config(model: ModelOptions) -> PreTrainedConfig:
     with as_user_error(given_name(model), "configuration"):
         config: PreTrainedConfig = AutoConfig.from_pretrained(place, **hub_kwargs(model))
     full = full_checkpoint(model)
-    if full:
+    if full:  # its own counts: a training may have stretched its positions, or added tokens
         with as_user_error(full, "configuration"):
-            trained = AutoConfig.from_pretrained(full)
+            trained: PreTrainedConfig = AutoConfig.from_pretrained(full, trust_remote_code=model.trust_remote_code)
             _check_same_architecture(config, given_name(model), trained, full)
-        config.get_text_config().vocab_size = trained.get_text_config().vocab_size  # tokens may have been added
+        config = trained
     if model.rope_scaling:
         _apply_rope_scaling(config, model.rope_scaling, model.rope_factor)
     return config
@@ -248,6 +248,8 @@ def _apply_rope_scaling(config: PreTrainedConfig, kind: str, factor: float) -> N
     if not parameters:
         raise UserError(f"--rope_scaling: a {config.model_type} model has no rotary positions to stretch")
     target = parameters.get("full_attention", parameters)
+    if (target.get("rope_type"), target.get("factor")) == (kind, factor):
+        return  # by the training of a whole checkpoint, which is named with the same options
     if target.get("rope_type", "default") != "default":
         raise UserError(
             f"--rope_scaling {kind}: this model's positions are stretched already ({target['rope_type']}); "
