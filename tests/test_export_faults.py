@@ -135,7 +135,7 @@ def test_shards_that_are_missing_or_cut_are_named(how: str, tiny_folder: Path, t
         ({"to": "hf,lora-gguf"}, "--to lora-gguf writes an adapter: give one as --checkpoint_dir"),
         ({"to": "lora"}, "--lora_base is missing"),
         ({"to": "lora", "lora_base": "./nope"}, r"^--lora_base ./nope: there is no such folder or file"),
-        ({"to": "ollama", "system": 'Say "yes"'}, "cannot stand in a Modelfile"),
+        ({"to": "ollama", "system": 'Say """yes"""'}, "cannot stand in a Modelfile"),
         ({"to": "web", "country": "Atlantis"}, "unknown country 'ATLANTIS'"),
         ({"to": "gguf", "importance": "nowhere.gguf"}, "nowhere.gguf"),
         ({"results": "nowhere.json"}, "cannot read nowhere.json"),

@@ -19,6 +19,7 @@ from carellama.config.finetuning import FinetuningOptions
 from carellama.config.model import ModelOptions
 from carellama.config.run import RunOptions
 from carellama.errors import UserError
+from carellama.model.adapter_files import EMBEDDINGS, HEADS
 from carellama.model.load import adapter_kind, full_checkpoint
 from carellama.model.lora import PEFT_TYPES, TRAINED_ADAPTER
 from carellama.stages import STAGES, ModelKind
@@ -135,8 +136,9 @@ def _not_combinable_reason(config: Mapping[str, object]) -> str:
         return reason
     if config.get("use_dora"):
         return "is a DoRA adapter, whose effect depends on those before it"
-    if config.get("modules_to_save"):
-        return "has whole modules of its own"
+    saved = config.get("modules_to_save") or []
+    if isinstance(saved, list) and any(name in (*EMBEDDINGS, *HEADS) for name in saved):
+        return "has an embedding or an output head of its own"
     return "brings rows of new tokens" if config.get("trainable_token_indices") else ""
 
 
