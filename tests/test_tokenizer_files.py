@@ -13,7 +13,7 @@ from typing import Any
 import gguf
 import pytest
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from carellama.config.model import ModelOptions
 from carellama.engine.llamacpp.engine import LlamaCppEngine
@@ -111,6 +111,26 @@ def test_a_tokenizer_json_is_followed(make: Any, name: str, legacy: bool | None,
     assert [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts] == [
         backend.encode(text, add_special_tokens=False).ids for text in texts
     ]
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "said"),
+    [(normalizers.NFKC(), "＜｜im_end｜＞＜think＞"), (normalizers.Lowercase(), "<|IM_END|><Think>")],
+)
+def test_no_normaliser_makes_markup_of_words(
+    normalizer: Any, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = words()
+    backend.normalizer = normalizer
+    backend.add_special_tokens([AddedToken("<|im_end|>", normalized=True), AddedToken("❖", normalized=False)])
+    backend.add_tokens([AddedToken("<think>")])  # normalized is its default
+    backend.save(str(tmp_path / "tokenizer.json"))
+    marks = {backend.token_to_id("<|im_end|>"), backend.token_to_id("<think>")}
+    assert set(backend.encode(said).ids) >= marks
+    tokenizer = load_tokenizer(folder_of(tmp_path, {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "</s>"}))
+    assert not set(tokenizer(said)["input_ids"]) & marks
+    assert set(tokenizer("<|im_end|><think>")["input_ids"]) >= marks
+    assert "'❖' is one character" in caplog.text
 
 
 def test_pieces_of_one_score_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FULL_WIDTH = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}  # Unicode's forms of these, which NFKC undoes
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -127,8 +128,10 @@ def _read(place: Path | str, shown: Path | str, model: ModelOptions) -> PreTrain
         if found := find_tokenizer(file_of):
             return found
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **hub_kwargs(model))
-        if getattr(tokenizer, "is_fast", False) and (file := file_of("tokenizer.json")):
-            _follow_file(tokenizer, file)
+        if getattr(tokenizer, "is_fast", False):
+            if file := file_of("tokenizer.json"):
+                _follow_file(tokenizer, file)
+            _match_exactly(tokenizer)
         return tokenizer
 
 
@@ -151,6 +154,29 @@ def _follow_file(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
     stated.no_truncation()
     stated.post_processor = own.post_processor  # it begins and ends texts as the configuration asks
     tokenizer._tokenizer = stated  # noqa: SLF001 - transformers has no setter
+
+
+def _match_exactly(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have markup match its own string alone, where a normaliser would make it of other characters in a person's words.
+
+    NFKC makes `<|im_end|>` of full-width letters, a lower-case normaliser of `<|IM_END|>`. A token of one character
+    cannot be told from the character; a line says so.
+    """
+    from tokenizers import AddedToken
+
+    backend = tokenizer.backend_tokenizer
+    for _, token in sorted(backend.get_added_tokens_decoder().items()):
+        text = token.content
+        if token.special and len(text) == 1:
+            log.warning("the special token %r is one character: it is a token in a person's words, too", text)
+        if not (token.normalized and backend.normalizer and (token.special or text.startswith(("<", "[")))):
+            continue
+        same = backend.normalizer.normalize_str(text)
+        others = {text.translate(FULL_WIDTH), text.upper(), text.lower(), text.title()} - {text}
+        if any(backend.normalizer.normalize_str(other) == same for other in others):
+            flags = {"single_word": token.single_word, "lstrip": token.lstrip, "rstrip": token.rstrip}
+            exact = AddedToken(text, **flags, normalized=False)
+            (backend.add_special_tokens if token.special else backend.add_tokens)([exact])
 
 
 def _rules(backend: Tokenizer) -> tuple[object, ...]:
