@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from carellama.engine.base import Tool
-from carellama.engine.chat import CONTROL, USER_DEFINED, Chat, chat_of
+from carellama.engine.chat import Chat, chat_of
 from carellama.errors import UserError
 from carellama.model.gguf.facts import KINDS, TOKENS
 from carellama.model.gguf.read import Header
+from carellama.model.sentencepiece_file import CONTROL, USER_DEFINED
 from carellama.records import Message, ToolCall
 from carellama.templates.format import formats, jinja_of
 from carellama.templates.jinja import as_functions, as_rows, render_chat

@@ -21,6 +21,7 @@ from carellama.engine.tools import tools_to_system_prompt
 from carellama.errors import UserError
 from carellama.model.gguf.facts import KINDS, TOKENS
 from carellama.model.gguf.read import Header
+from carellama.model.sentencepiece_file import CONTROL, UNKNOWN, USER_DEFINED  # the numbers are llama.cpp's, too
 from carellama.records import Message
 from carellama.templates.format import DEFAULT, format_for, jinja_of
 from carellama.templates.jinja import (
@@ -38,8 +39,6 @@ from carellama.text import opens_reasoning
 
 ADDS_BOS = "tokenizer.ggml.add_bos_token"  # whether a text begins with the bos token
 VOCABULARY = (TOKENS, KINDS)  # the arrays of a header that are read here
-# Kinds of tokens (ggml-org/llama.cpp, include/llama.h): two that no text stands for, and one that was added.
-UNKNOWN, CONTROL, USER_DEFINED = 2, 3, 4
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,12 @@ from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE
 
 from carellama.engine.base import Tool
-from carellama.engine.chat import ADDS_BOS, CONTROL, USER_DEFINED, Chat, chat_of
+from carellama.engine.chat import ADDS_BOS, Chat, chat_of
 from carellama.engine.detokenizer import DecodeFn, keeping
 from carellama.errors import UserError
 from carellama.model.gguf.facts import KINDS, TOKENS
 from carellama.model.gguf.read import AS_GPT2, DIGITS_APART, Header
+from carellama.model.sentencepiece_file import CONTROL, USER_DEFINED
 from carellama.records import Message
 from carellama.templates.jinja import turn_ends
 

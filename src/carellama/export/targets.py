@@ -63,7 +63,7 @@ class ExportContext:
 
     importance: Importance | None = None
 
-    def say(self, line: Note) -> None:
+    def add_note(self, line: Note) -> None:
         """Print a line that the card has as well."""
         print_status(str(line))
         self.notes.append(line)
@@ -76,7 +76,7 @@ class ExportContext:
         network = write_folder(self.source, place, self.options.max_shard_size)
         if self.options.writes_gguf and {*self.options.gguf_types} - EVERY_COLUMN:
             self.importance = _importance(self.options.importance, network, self.source)
-            self.say(_importance_note(self.options))
+            self.add_note(_importance_note(self.options))
         return place
 
     @cached_property
@@ -256,7 +256,7 @@ def _lora(context: ExportContext) -> list[Form]:
     found, base = write_lora(
         context.merged, target, base_of_lora(context), rank=context.options.lora_rank, dtype=context.source.stored
     )
-    context.say(found.note)
+    context.add_note(found.note)
     return [Form("lora", "lora", FOLDER_READER, {"folder": str(base), "adapter": str(target)}, weights="float32")]
 
 
@@ -293,7 +293,7 @@ def _gptq(context: ExportContext) -> list[Form]:
 def _awq(context: ExportContext) -> list[Form]:
     """Write the folder `awq`, which no program here reads back: it is said, and nothing is claimed of it."""
     _rounded(context, "awq", "auto_awq")
-    context.say(note("awq"))
+    context.add_note(note("awq"))
     return []
 
 

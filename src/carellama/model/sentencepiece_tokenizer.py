@@ -145,15 +145,6 @@ def _fields(content: bytes) -> Iterator[tuple[int, int | bytes]]:
         at += size
 
 
-def is_sentencepiece_file(path: Path) -> bool:
-    """Whether a tokenizer.model is SentencePiece's."""
-    try:
-        read_model(path)
-    except UserError:
-        return False
-    return True
-
-
 def find_tokenizer(file_of: Callable[[str], Path | None]) -> PreTrainedTokenizerFast | None:
     """Return the tokenizer of a model that has SentencePiece's file and no tokenizer.json; None for other models.
 
@@ -166,15 +157,19 @@ def find_tokenizer(file_of: Callable[[str], Path | None]) -> PreTrainedTokenizer
         return None
     if file_of("tokenizer.json") is not None or (path := file_of("tokenizer.model")) is None:
         return None
-    if not own_code and not is_sentencepiece_file(path):  # Llama 3's first release has a file of tiktoken by this name
-        return None
+    try:
+        model = read_model(path)
+    except UserError:
+        if own_code:
+            raise
+        return None  # Llama 3's first release has a file of tiktoken by this name
     for name in ("special_tokens_map.json", "added_tokens.json"):
         if found := file_of(name):
             config[name] = json.loads(found.read_text(encoding="utf-8"))
     module = str(own_code[0] if isinstance(own_code, list) else own_code).rpartition("--")[2].partition(".")[0]
     code, jinja = file_of(f"{module}.py") if own_code else None, file_of("chat_template.jinja")
     config |= {"chat_template": jinja.read_text(encoding="utf-8")} if jinja else {}  # it counts before the entry
-    return tokenizer_of(path, config, code.read_text(encoding="utf-8") if code else "")
+    return _tokenizer_of(model, path, config, code.read_text(encoding="utf-8") if code else "")
 
 
 def tokenizer_of(path: Path, config: Mapping[str, Any], code: str = "") -> PreTrainedTokenizerFast:
@@ -183,9 +178,14 @@ def tokenizer_of(path: Path, config: Mapping[str, Any], code: str = "") -> PreTr
     The code is not run: it only tells ChatGLM3, which has tokens for roles, from ChatGLM2. Raises `UserError` for a
     model whose ids would not be SentencePiece's own.
     """
+    return _tokenizer_of(read_model(path), path, config, code)
+
+
+def _tokenizer_of(
+    model: SentencePieceModel, path: Path, config: Mapping[str, Any], code: str
+) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
-    model = read_model(path)
     owner = str(config.get("tokenizer_class", ""))
     extra = _added_by_code(owner, code, len(model.pieces))
     extra |= {number: text for text, number in config.get("added_tokens.json", {}).items()}

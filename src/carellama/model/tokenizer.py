@@ -121,7 +121,7 @@ def match_tokenizer(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 
 
 def _read(place: Path | str, shown: Path | str, model: ModelOptions) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     with as_user_error(shown, "tokenizer"):
         file_of = partial(_file_of, place, model)
@@ -129,7 +129,8 @@ def _read(place: Path | str, shown: Path | str, model: ModelOptions) -> PreTrain
             return found
         tokenizer = AutoTokenizer.from_pretrained(place, padding_side="left", **hub_kwargs(model))
         if getattr(tokenizer, "is_fast", False):
-            if file := file_of("tokenizer.json"):
+            by_file = type(tokenizer) is PreTrainedTokenizerFast  # which takes a tokenizer.json as it is
+            if not by_file and (file := file_of("tokenizer.json")):
                 _follow_file(tokenizer, file)
             _match_exactly(tokenizer)
         return tokenizer
@@ -160,7 +161,7 @@ def _match_exactly(tokenizer: PreTrainedTokenizerBase) -> None:
     """Have markup match its own string alone, where a normaliser would make it of other characters in a person's words.
 
     NFKC makes `<|im_end|>` of full-width letters, a lower-case normaliser of `<|IM_END|>`. A token of one character
-    cannot be told from the character; a line says so.
+    cannot be told from the character; a warning names it.
     """
     from tokenizers import AddedToken
 

@@ -122,7 +122,7 @@ def load_importance(path: Path) -> Importance:
         raise UserError(f"cannot read {path}: {read_failure(error)}") from error
     if _is_older_format(content):
         raise UserError(
-            f"{path} is an importance matrix in llama.cpp's older format: write it anew in GGUF with llama.cpp's "
+            f"{path} is an importance matrix in llama.cpp's older format: convert it to GGUF with llama.cpp's "
             f"`llama-imatrix --in-file {path.name} -o imatrix.gguf`, and give that file"
         )
     layout = read_layout(path)

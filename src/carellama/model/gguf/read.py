@@ -21,7 +21,7 @@ import yaml
 from carellama.config.environment import model_home
 from carellama.errors import UserError
 from carellama.files import create_once, print_status
-from carellama.model.gguf.facts import check_facts
+from carellama.model.gguf.facts import KINDS, TOKENS, check_facts
 from carellama.model.gguf.layout import read_layout
 from carellama.model.gguf.positions import scaled_positions
 from carellama.model.quiet import quiet_bars, quiet_loading
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # (llama.cpp, src/llama-vocab.cpp, LLAMA_VOCAB_PRE_TYPE_SMOLLM and those beside it). transformers 5 knows none
 # of them and would keep numbers whole, as GPT-2 does: other tokens than the model was trained on.
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
-PIECES = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
+PIECES = (TOKENS, "tokenizer.ggml.scores", KINDS)
 TOKEN_KEYS = {"bos": "bos", "eos": "eos", "pad": "padding"}
 FACTORS = "rope_f"  # begins the names of tensors that hold factors of positions and no weights
 MODEL_PAGE = re.compile(r"base_model\.\d+\.repo_url")  # facts that name what the model was trained from
