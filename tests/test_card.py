@@ -103,6 +103,7 @@ def triage(tmp_path: Path) -> Path:
 
 def write(folder: Path, model: ModelOptions, tokenizer, **changes) -> Path:
     folder.mkdir()
+    (folder / "config.json").write_text("{}")
     write_card(folder, model, get_template("vicuna", tokenizer), changes.pop("parity", PARITY), "causal", **changes)
     return folder
 
@@ -308,3 +309,24 @@ def test_a_card_without_records_says_so(tiny_folder, tiny_tokenizer, tmp_path) -
     assert "general health information in languages that are not stated." in text
     assert "There is no record of its training" in text and "No evaluation of this model is recorded" in text
     assert yaml.safe_load(text.split("---\n")[1])["license"] == "unknown"
+
+
+def test_an_exported_folder_keeps_its_trainings_when_it_is_exported_again(
+    trained, triage, tiny_tokenizer, tmp_path, caplog
+) -> None:
+    """Or a licence that the data's licence clashes with looks clean after a second export."""
+    record = json.loads((Path(trained.checkpoint_dir) / "run.json").read_text())
+    record["data"][0]["licence"] = "CC-BY-NC-4.0"
+    (Path(trained.checkpoint_dir) / "run.json").write_text(json.dumps(record))
+    first = write(tmp_path / "first", trained, tiny_tokenizer, results=[triage])
+    second = write(tmp_path / "second", ModelOptions(str(first)), tiny_tokenizer)
+    pages = [(folder / "README.md").read_text().partition("\n---\n") for folder in (first, second)]
+    assert "CC-BY-NC-4.0" in pages[0][2].partition("## Training")[0]
+    assert pages[1][2].partition("\n")[2] == pages[0][2].partition("\n")[2]  # all but the title, which has the name
+    assert str(tmp_path) not in (second / "training_record.json").read_text()
+    trained_on = replace(trained, model_name_or_path=str(second))  # another training, of whole weights or an adapter
+    third = (write(tmp_path / "third", trained_on, tiny_tokenizer) / "README.md").read_text()
+    assert "## Training 2" in third and "0.017 – 0.137" not in third  # an evaluation is of the weights that it was of
+    (second / "training_record.json").write_text('{"trainings": [{"stage": "sft"}]}')
+    fourth = (write(tmp_path / "fourth", ModelOptions(str(second)), tiny_tokenizer) / "README.md").read_text()
+    assert "no record of its training" in fourth and "trainings.0.method: Field required" in caplog.text

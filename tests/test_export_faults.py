@@ -58,6 +58,10 @@ def test_unknown_forms_are_named_with_the_nearest(options: dict[str, str], said:
         ("--gguf_type q4_K_M", "--gguf_type needs --to gguf, ollama or web"),
         ("--to gguf,web --max_shard_size 1GB", "--max_shard_size needs --to hf"),
         ("--system hello --to gguf", "--system needs --to ollama or web"),
+        (
+            "--to GGUF --importance x.gguf --gguf_type Q8_0,f16",
+            "--importance needs --gguf_type q6_K, q5_K_M, q4_K_M, iq4_xs or q4_0",
+        ),
         ("--lora_rank 16", "--lora_rank needs --to lora"),
         ("--merge linear --merge_seed 0", "--merge_seed needs --merge dare_linear or dare_ties"),
         ("--push_public true", "--push_public needs --push_to"),

@@ -35,15 +35,24 @@ class RecipeOptions(Options):
 
 EXPORT_TARGETS = dict.fromkeys(("hf", "gguf", "lora", "lora-gguf", "ollama", "openvino", "gptq", "awq", "web"))
 OF_GGUF, OF_CHAT = ("gguf", "ollama", "web"), ("ollama", "web")
-# option -> the other one that it needs, and the words of it that read the option; (): any
-NEEDED_OF_EXPORT: dict[str, tuple[str, tuple[str, ...]]] = {
-    "gguf_type": ("to", OF_GGUF), "importance": ("to", OF_GGUF), "context_tokens": ("to", OF_CHAT),
-    "system": ("to", OF_CHAT), "language": ("to", ("web",)), "country": ("to", ("web",)),
-    "max_shard_size": ("to", ("hf",)), "lora_base": ("to", ("lora",)), "lora_rank": ("to", ("lora",)),
-    "merge_density": ("merge", ("ties", "dare_linear", "dare_ties")),
-    "merge_seed": ("merge", ("dare_linear", "dare_ties")), "push_public": ("push_to", ()),
-}  # fmt: skip
 GGUF_TYPES = dict.fromkeys(("f16", "q8_0", "q6_K", "q5_K_M", "q4_K_M", "iq4_xs", "q4_0"))
+WITH_IMPORTANCE = tuple(GGUF_TYPES)[2:]  # the number formats that an importance matrix changes
+# An option, the other one that it needs, and the words of it that read the option; (): any.
+NEEDED_OF_EXPORT: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("gguf_type", "to", OF_GGUF),
+    ("importance", "to", OF_GGUF),
+    ("importance", "gguf_type", WITH_IMPORTANCE),
+    ("context_tokens", "to", OF_CHAT),
+    ("system", "to", OF_CHAT),
+    ("language", "to", ("web",)),
+    ("country", "to", ("web",)),
+    ("max_shard_size", "to", ("hf",)),
+    ("lora_base", "to", ("lora",)),
+    ("lora_rank", "to", ("lora",)),
+    ("merge_density", "merge", ("ties", "dare_linear", "dare_ties")),
+    ("merge_seed", "merge", ("dare_linear", "dare_ties")),
+    ("push_public", "push_to", ()),
+)
 
 
 @dataclass(frozen=True)
@@ -138,8 +147,9 @@ class ExportOptions(Options):
 
     def check_given(self, given: Collection[str]) -> None:
         """Raise `UserError` for an option that was given and that nothing of this export reads."""
-        for name, (other, readers) in NEEDED_OF_EXPORT.items():
-            words = split_commas(getattr(self, other))
+        written = {"to": self.targets, "gguf_type": self.gguf_types}
+        for name, other, readers in NEEDED_OF_EXPORT:
+            words = written.get(other) or split_commas(getattr(self, other))
             if name in given and not ({*readers} & {*words} if readers else words):
                 *first, last = readers or ("",)
                 one_of = f"{', '.join(first)} or {last}" if first else last

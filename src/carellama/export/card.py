@@ -22,6 +22,7 @@ from carellama.export.cards.facts import CardFacts, find_base, gather
 from carellama.export.cards.metadata import head
 from carellama.export.cards.notes import Note, note
 from carellama.export.cards.page import page
+from carellama.export.cards.trainings import TrainingRecord, write_record
 from carellama.export.parity.table import ParityTable
 from carellama.templates.template import Template
 
@@ -63,6 +64,10 @@ def write_card(
     )
     _write(folder / "README.md", facts, "en")
     _write(folder / "README_zh.md", facts, "zh")
+    record = TrainingRecord(facts.trainings, facts.results)
+    for place in (folder, folder / "lora"):  # which is used without what lies beside it
+        if place.is_dir():
+            write_record(place, record)
     if chai:
         write_chai(folder, facts)
     return facts

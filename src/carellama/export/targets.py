@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carellama.config.commands import ExportOptions
+from carellama.config.commands import WITH_IMPORTANCE, ExportOptions
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.errors import UserError
@@ -25,7 +25,6 @@ from carellama.export.cards.notes import Note, note
 from carellama.export.merge import Source, write_folder
 from carellama.files import print_status
 from carellama.model.gguf.converter import NotConvertible
-from carellama.model.gguf.tensor_types import EVERY_COLUMN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,7 +73,7 @@ class ExportContext:
         place = self.folder if "hf" in self.options.targets else self.scratch / "merged"
         place.mkdir(exist_ok=True)
         network = write_folder(self.source, place, self.options.max_shard_size)
-        if self.options.writes_gguf and {*self.options.gguf_types} - EVERY_COLUMN:
+        if self.options.writes_gguf and {*self.options.gguf_types} & {*WITH_IMPORTANCE}:
             self.importance = _importance(self.options.importance, network, self.source)
             self.add_note(_importance_note(self.options))
         return place
@@ -159,7 +158,7 @@ def _importance(wanted: str, network: PreTrainedModel, source: Source) -> Import
 
 def _importance_note(options: ExportOptions) -> Note:
     """Which importance matrix the number formats that take one were rounded by."""
-    types = ", ".join(kind for kind in options.gguf_types if kind not in EVERY_COLUMN)
+    types = ", ".join(kind for kind in options.gguf_types if kind in WITH_IMPORTANCE)
     kind = options.importance if options.importance in ("auto", "none") else "file"
     return note(f"importance_{kind}", types=types, file=Path(options.importance).name)
 

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import carellama
-from carellama.export.cards.facts import CardFacts, DataFact, Training
+from carellama.export.cards.facts import CardFacts
 from carellama.export.cards.notes import WORDS
 from carellama.export.cards.results import Result, without_folders
+from carellama.export.cards.trainings import DataFact, Training
 from carellama.export.parity.table import GREEDY_TOKENS, ParityRow, ParityTable
 from carellama.package_data import package_yaml
 from carellama.templates.format import OWN

@@ -37,8 +37,6 @@ FILE_TYPES = {
     "iq4_xs": FileType("IQ4_XS", 30),
 }
 
-EVERY_COLUMN = {"f16", "q8_0"}  # formats that no importance matrix changes
-
 # Rows that a block of 256 does not divide take the format with blocks of 32; rows that 32 does not divide, F16.
 FALLBACKS = {"IQ4_XS": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 

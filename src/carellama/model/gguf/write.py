@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carellama.adapter_json import read_adapter_json
+from carellama.config.commands import WITH_IMPORTANCE
 from carellama.config.environment import model_home
 from carellama.config.model import ModelOptions
 from carellama.errors import UserError, lookup
@@ -38,7 +39,7 @@ from carellama.model.gguf.importance import Importance
 from carellama.model.gguf.pre_tokenizers import advise, check_pre_tokenizer
 from carellama.model.gguf.quantize import quantize, type_counts
 from carellama.model.gguf.read import check_adapter_file, read_header
-from carellama.model.gguf.tensor_types import EVERY_COLUMN, FILE_TYPES
+from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_space
 from carellama.model.readers import spell_config
@@ -212,7 +213,7 @@ def convert_folder(
         whole = Path(temporary) / "model.gguf"
         stored = _convert(folder, whole, what or str(folder), half={*files} == {"f16"}, pickles=pickles, pre=pre)
         found = {
-            gguf_type: quantize(whole, target, gguf_type, None if gguf_type in EVERY_COLUMN else importance)
+            gguf_type: quantize(whole, target, gguf_type, importance if gguf_type in WITH_IMPORTANCE else None)
             for gguf_type, target in files.items()
             if gguf_type != stored
         }
