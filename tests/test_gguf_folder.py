@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from carellama.model.card_head import card_head, stated_licence
 from carellama.model.gguf import read
 from carellama.model.gguf.converter import CONVERT_AS, run_converter
 from carellama.model.gguf.read import folder_of_gguf
-from conftest import make_model
+from conftest import make_model, make_tokenizer
 from test_readers import CONVERT_ALL
 from tiny_gguf import write_tiny_gguf
 
@@ -97,6 +98,23 @@ def test_positions_are_scaled_as_the_converter_wrote_them(tmp_path: Path, tiny_t
         torch.testing.assert_close(ours, logits, atol=1e-4, rtol=1e-4)
         if name != "none":
             assert (logits - theirs["none"]).abs().max() > 0.01
+
+
+def test_what_lies_beside_a_file_is_not_read(whole: Path, cache: Path, tmp_path: Path) -> None:
+    """transformers took the tokenizer.json beside it, of whatever model: other tokens, or no end of an answer."""
+    beside = tmp_path / "models"
+    beside.mkdir()
+    other = make_tokenizer()
+    other.add_tokens(["hello"])
+    other.save_pretrained(beside)
+    make_model(num_hidden_layers=1).config.save_pretrained(beside)
+    (beside / "generation_config.json").write_text('{"eos_token_id": 7}')
+    (beside / "chat_template.jinja").write_text("another format")
+    (beside / "added_tokens.json").write_text('{"<another>": 3}')
+    expected = {path.name: path.read_bytes() for path in folder_of_gguf(whole).iterdir()}
+    shutil.rmtree(cache)
+    copied = Path(shutil.copy(whole, beside))
+    assert {path.name: path.read_bytes() for path in folder_of_gguf(copied).iterdir()} == expected
 
 
 @pytest.mark.parametrize("lost", ["blk.1.", "blk.1.ffn_down", "output_norm", "blk.0.attn_q", "token_embd"])

@@ -24,7 +24,7 @@ from typing import Any
 from carellama.errors import UserError
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
-UNPACKING = 3  # raised when the same .gguf becomes another folder: those of the cache are made again
+UNPACKING = 4  # raised when the same .gguf becomes another folder: those of the cache are made again
 PIECE_BYTES = 512
 MOST_PIECES = 512  # of a file; of more tensors some are read, evenly
 LARGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows

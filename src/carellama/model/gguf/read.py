@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,36 +146,18 @@ def _convert(path: Path, folder: Path) -> None:
             f"{path.name} takes {needed / 1e9:.1f} GB as a model folder, and {model_home()} has "
             f"{free / 1e9:.1f} GB free: make room, or set CARELLAMA_CACHE to a folder on another disk"
         )
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
-
-    source, name = str(path.parent), path.name
-    try:
-        config = AutoConfig.from_pretrained(source, gguf_file=name)
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, config=config)
-        set_pre_tokenizer(tokenizer, header.facts, path)
-        if header.facts.get("tokenizer.ggml.model") == "llama":
-            set_pieces(tokenizer, read_header(path, PIECES))
-        if header.scales_positions:
-            config.rope_parameters |= scaled_positions(path, header.facts, header.tensors, config)
-        with quiet_loading(folder):
-            model: PreTrainedModel
-            info: dict[str, Collection[object]]
-            model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
-                source,
-                gguf_file=name,
-                config=config,
-                quantization_config=GgufConfig(dequantize=True),
-                dtype=torch.bfloat16,
-                output_loading_info=True,
-            )
-    except (ValueError, NotImplementedError, LookupError, TypeError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"{path} cannot be converted ({first}): if it is whole, take the model's folder instead"
-        ) from error
+    with _alone(path) as link:
+        try:
+            model, tokenizer, info = _read_model(path, link, header)
+        except (ValueError, NotImplementedError, LookupError, TypeError) as error:
+            first = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"{path} cannot be converted ({first}): if it is whole, take the model's folder instead"
+            ) from error
     _check_whole(path, header, model, info)
-    tokenizer.model_max_length = config.max_position_embeddings
+    from transformers import GenerationConfig
+
+    tokenizer.model_max_length = model.config.max_position_embeddings
     model.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -184,6 +168,44 @@ def _convert(path: Path, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     make_readable(folder)
     (folder / "README.md").write_text(_card(path, header), encoding="utf-8")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """A folder with nothing but the file: transformers reads tokenizer files that lie beside a .gguf."""
+    with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
+        link = Path(temporary) / path.name
+        link.symlink_to(path.resolve())
+        yield link
+
+
+def _read_model(
+    path: Path, link: Path, header: Header
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Mapping[str, Collection[object]]]:
+    """(network, tokenizer, what transformers missed); `link` leads to `path` and lies in a folder of its own."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source, name = str(link.parent), link.name
+    config = AutoConfig.from_pretrained(source, gguf_file=name)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, config=config)
+    set_pre_tokenizer(tokenizer, header.facts, path)
+    if header.facts.get("tokenizer.ggml.model") == "llama":
+        set_pieces(tokenizer, read_header(path, PIECES))
+    if header.scales_positions:
+        config.rope_parameters |= scaled_positions(path, header.facts, header.tensors, config)
+    with quiet_loading(link.parent):
+        model: PreTrainedModel
+        info: dict[str, Collection[object]]
+        model, info = AutoModelForCausalLM.from_pretrained(  # type: ignore[misc]
+            source,
+            gguf_file=name,
+            config=config,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+            output_loading_info=True,
+        )
+    return model, tokenizer, info
 
 
 def _check_whole(path: Path, header: Header, model: PreTrainedModel, info: Mapping[str, Collection[object]]) -> None:
