@@ -32,6 +32,7 @@ from carellama.export.parity.trained import Trained, measure
 from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.converter import run_converter
 from carellama.model.gguf.layout import read_layout
+from carellama.model.gguf.read import read_header
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.gguf.write import convert_folder
 from carellama.model.zoo.resolve import model_folder
@@ -78,6 +79,9 @@ def network(base: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32).eval()
 
 
+ABOUT = {"name": "med", "license": "llama2", "base_model": "acme/tiny-llama", "language": ["zh"]}
+
+
 @pytest.fixture(scope="module")
 def files(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A file of each type, from one run of the converter."""
@@ -90,7 +94,7 @@ def files(base: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to_gguf, "run_converter", counted)
-        types = convert_folder(base, found)
+        types = convert_folder(base, found, about=ABOUT)
     assert runs == [str(base)] and sorted(types) == sorted(FILE_TYPES)
     assert {path.name for path in place.iterdir()} == {path.name for path in found.values()}
     return found
@@ -142,6 +146,15 @@ def with_weights_of(file: Path, network: Any) -> Any:
     missing, unexpected = own.load_state_dict(state, strict=False)
     assert (missing, unexpected) == (["lm_head.weight"], [])  # which is the embedding
     return own
+
+
+@pytest.mark.slow
+def test_a_file_says_its_name_licence_and_base(files: dict[str, Path]) -> None:
+    """Or a model under a licence of its own looks free in LM Studio and Ollama, where it was called Model."""
+    for path in files.values():
+        facts = read_header(path, ("general.languages",)).facts
+        said = [facts[f"general.{name}"] for name in ("name", "license", "languages", "base_model.0.repo_url")]
+        assert said == ["med", "llama2", ["zh"], "https://huggingface.co/acme/tiny-llama"]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from carellama.config.model import ModelOptions
 from carellama.engine.base import Sampling
 from carellama.errors import UserError
+from carellama.model.card_head import card_head
 from carellama.model.gguf import converter
 from carellama.model.gguf import write as to_gguf
 from carellama.model.gguf.converter import ConverterRefuses, NotConvertible
@@ -92,6 +93,8 @@ def test_a_name_that_llama_cpp_takes_for_a_tokenizer_is_kept_for_that_tokenizer(
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     with to_gguf._without_code(folder, pickles=False) as safe:
         assert safe.name == name
+    with to_gguf._without_code(tmp_path / "my-Phi3-mini", pickles=False, about={"name": "Phi3-med"}) as safe:
+        assert card_head(safe) == {"name": "Phi3-med" if strips else "Phi-3-med"}
 
 
 def test_weights_that_transformers_does_not_read_are_kept_from_the_converter(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from carellama.config.commands import WITH_IMPORTANCE, ExportOptions
 from carellama.config.model import ModelOptions
 from carellama.config.options import split_commas
 from carellama.errors import UserError
+from carellama.export.cards.facts import gather
+from carellama.export.cards.metadata import head
 from carellama.export.cards.notes import Note, note
 from carellama.export.merge import Source, write_folder
 from carellama.files import print_status
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from carellama.model.gguf.importance import Importance
 
+ABOUT = ("license", "license_name", "license_link", "base_model", "datasets", "language")
 FOLDER_READER, GGUF_READER = "read_folder.py", "read_gguf.py"
 
 
@@ -78,6 +81,12 @@ class ExportContext:
             self.add_note(_importance_note(self.options))
         return place
 
+    @property
+    def _about(self) -> dict[str, object]:
+        """What a .gguf says of itself: its name, and what the card has of licence, base, data and languages."""
+        front = head(gather(self.source.model, kind=self.source.kind, relation=None))
+        return {"name": self.name} | {key: front[key] for key in ABOUT if key in front}
+
     @cached_property
     def gguf_files(self) -> list[Form]:
         """The .gguf files of `--gguf_type`, written when first asked for; temporary where none is asked for."""
@@ -88,7 +97,7 @@ class ExportContext:
         files = {kind: place / f"{self.name}.{kind}.gguf" for kind in self.options.gguf_types}
         pre = self.options.gguf_pre
         what = self.source.model.model_name_or_path
-        types = convert_folder(merged, files, importance=self.importance, what=what, pre=pre)
+        types = convert_folder(merged, files, importance=self.importance, what=what, pre=pre, about=self._about)
         if pre:
             self.notes.append(note("gguf_pre", pre=pre))
         return [

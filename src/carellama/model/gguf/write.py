@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from carellama.adapter_json import read_adapter_json
 from carellama.config.commands import WITH_IMPORTANCE
 from carellama.config.environment import model_home
@@ -197,13 +199,15 @@ def convert_folder(
     what: str | None = None,
     pickles: bool = False,
     pre: str | None = None,
+    about: Mapping[str, object] | None = None,
 ) -> dict[str, dict[str, int]]:
     """Write the model of a folder as .gguf files; return for each how many tensors have which number format.
 
     files: where each of `FILE_TYPES` is written. importance: which columns matter most, for those below 8 bits
-    (`carellama.model.gguf.importance`). what: the model's name in errors. pre: as for `gguf_of`. The converter
-    runs once and writes the weights as they are stored; `quantize` makes each file from that. A file appears when it is
-    whole. Raises `NotConvertible`, and `UserError` as `gguf_of` and `quantize` do.
+    (`carellama.model.gguf.importance`). what: the model's name in errors. pre: as for `gguf_of`. about: what the files
+    say of themselves: `name`, and the keys that the head of a model card has. The converter runs once and writes the
+    weights as they are stored; `quantize` makes each file from that. A file appears when it is whole. Raises
+    `NotConvertible`, and `UserError` as `gguf_of` and `quantize` do.
     """
     for gguf_type, target in files.items():
         lookup(FILE_TYPES, gguf_type, "gguf_type")
@@ -211,7 +215,8 @@ def convert_folder(
     beside = next(iter(files.values()))
     with tempfile.TemporaryDirectory(dir=beside.parent, prefix=f".{beside.name}.tmp-") as temporary:
         whole = Path(temporary) / "model.gguf"
-        stored = _convert(folder, whole, what or str(folder), half={*files} == {"f16"}, pickles=pickles, pre=pre)
+        half = {*files} == {"f16"}
+        stored = _convert(folder, whole, what or str(folder), half=half, pickles=pickles, pre=pre, about=about)
         found = {
             gguf_type: quantize(whole, target, gguf_type, importance if gguf_type in WITH_IMPORTANCE else None)
             for gguf_type, target in files.items()
@@ -229,14 +234,15 @@ def check_convertible(folder: Path, target: Path, what: str, *, pickles: bool = 
 
 
 def _convert(
-    folder: Path, target: Path, what: str, *flags: str, half: bool, pickles: bool = False, pre: str | None = None
-) -> str:
+    folder: Path, target: Path, what: str, *flags: str, half: bool, pickles: bool = False, pre: str | None = None,
+    about: Mapping[str, object] | None = None,
+) -> str:  # fmt: skip
     """Let the converter write a folder, called `what` in errors; return the format of its matrices.
 
     That is f16 (`half`), or the one that they are stored in.
     """
     check_space(target, sum(path.stat().st_size for path in folder.glob("*") if path.suffix in WEIGHT_SUFFIXES))
-    with _without_code(folder, pickles=pickles) as safe:
+    with _without_code(folder, pickles=pickles, about=about) as safe:
         kind = "f16" if half else _stored_type(safe)
         words = [str(safe), "--outfile", str(target), "--outtype", kind, *flags]
         try:
@@ -333,10 +339,11 @@ def _refusal_kept(target: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
+def _without_code(folder: Path, *, pickles: bool, about: Mapping[str, object] | None = None) -> Iterator[Path]:
     """A folder of links to the weights and papers alone: the converter would run Python that lies beside them.
 
-    config.json has its old names beside the new ones there, as in the folders that CareLlama writes.
+    config.json has its old names beside the new ones there, as in the folders that CareLlama writes. `about`: the
+    head of the only model card there.
 
     Raises `UserError` for a folder without weights, or with pickles only that are not allowed.
     """
@@ -344,8 +351,12 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
 
     check_weights(folder, allow_pickle=pickles)
     with tempfile.TemporaryDirectory(prefix="carellama-") as temporary:
-        safe = Path(temporary) / _name_for_llamacpp(folder)
+        name = _name_for_llamacpp(folder, str(about["name"]) if about else folder.name)
+        safe = Path(temporary) / name
         safe.mkdir()
+        if about:
+            head = yaml.safe_dump({**about, "name": name}, allow_unicode=True)
+            (safe / "README.md").write_text(f"---\n{head}---\n", encoding="utf-8")
         for path in {*weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
             (safe / path.name).symlink_to(path.resolve())
         spell_config(safe)
@@ -357,14 +368,14 @@ def _without_code(folder: Path, *, pickles: bool) -> Iterator[Path]:
         yield safe
 
 
-def _name_for_llamacpp(folder: Path) -> str:
+def _name_for_llamacpp(folder: Path, name: str) -> str:
     """The model's name: of one called phi3, llama.cpp drops white space behind special tokens, and asks for `</s>`.
 
     It keeps that name only if its tokenizer does the same.
     """
     tokenizer = folder / "tokenizer.json"
     added = json.loads(tokenizer.read_text(encoding="utf-8")).get("added_tokens", []) if tokenizer.is_file() else []
-    return folder.name if any(token.get("rstrip") for token in added) else PHI3.sub(r"\1-3", folder.name)
+    return name if any(token.get("rstrip") for token in added) else PHI3.sub(r"\1-3", name)
 
 
 def _no_plain_lora(settings: dict[str, object]) -> str:
