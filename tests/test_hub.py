@@ -20,6 +20,7 @@ from carellama.errors import UserError
 from carellama.files import create_once
 from carellama.model.gguf import read as gguf
 from carellama.model.load import load_model
+from carellama.model.paths import check_model
 from carellama.model.tokenizer import load_tokenizer
 from carellama.model.zoo import resolve as hub
 from carellama.model.zoo.pull import with_named_weights
@@ -159,6 +160,26 @@ def test_what_is_not_a_model_is_refused(index, tmp_path, monkeypatch):
         with pytest.raises(UserError, match=said) as refused:
             hub.resolve(name)
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("whole", ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"])
+def test_a_folder_with_a_model_and_an_adapter_is_neither(whole: str, tmp_path: Path) -> None:
+    """transformers put the adapter on the model without a word, and a checkpoint's own weights were left out."""
+    for name in ("config.json", "adapter_config.json", whole):
+        (tmp_path / name).write_text("{}")
+    said = f"holds a whole model \\({whole}\\) and an adapter"
+    with pytest.raises(UserError, match=said):
+        hub.resolve(str(tmp_path))
+    for model, adapters in (
+        (ModelOptions("smollm2-135m", checkpoint_dir=str(tmp_path)), {}),
+        (ModelOptions("smollm2-135m"), {"a": str(tmp_path)}),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_model(model, adapters)
+    (tmp_path / whole).unlink()
+    with pytest.raises(UserError, match="is an adapter: give it as --checkpoint_dir"):  # its config.json is the base's
+        hub.resolve(str(tmp_path))
+    check_model(ModelOptions("smollm2-135m", checkpoint_dir=str(tmp_path)))
 
 
 def write_empty_gguf(path: Path, kind: str) -> Path:

@@ -24,6 +24,7 @@ from typing import Any
 from carellama.errors import UserError
 
 ADAPTER = "adapter_config.json"  # marks the folder of an adapter
+WHOLE = tuple(name + end for end in ("", ".index.json") for name in ("model.safetensors", "pytorch_model.bin"))
 UNPACKING = 4  # raised when the same .gguf becomes another folder: those of the cache are made again
 PIECE_BYTES = 512
 MOST_PIECES = 512  # of a file; of more tensors some are read, evenly
@@ -35,12 +36,21 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER).is_file()
 
 
-def adapter_as_model(place: Path) -> UserError:
-    """The error for an adapter, a folder or a .gguf, that was given in the place of a model."""
+def adapter_as_model(place: Path | str) -> UserError:
+    """The error for an adapter, a folder, a .gguf or a hub id, that was given in the place of a model."""
     return UserError(
         f"{place} is an adapter: give it as --checkpoint_dir, and the model that it was trained on as "
         "--model_name_or_path"
     )
+
+
+def check_one_kind(folder: Path) -> None:
+    """Raise `UserError` for a folder with a whole model and an adapter: transformers would put one on the other."""
+    if is_adapter(folder) and (whole := next((name for name in WHOLE if (folder / name).exists()), None)):
+        raise UserError(
+            f"{folder} holds a whole model ({whole}) and an adapter ({ADAPTER}), and either could be meant: move the "
+            "files adapter_* to a folder of their own, and give that as --checkpoint_dir if the adapter is wanted"
+        )
 
 
 def weight_files(folder: Path, *, pickles: bool = False) -> list[Path]:

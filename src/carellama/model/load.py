@@ -31,7 +31,7 @@ from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.fetch import check_whole
 from carellama.model.zoo.resolve import model_folder
 from carellama.stages import ModelKind
-from carellama.weights import ADAPTER
+from carellama.weights import ADAPTER, adapter_as_model
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +133,8 @@ def load_model(
             output_loading_info=True,
             **options,
         )
+    if getattr(network, "_hf_peft_config_loaded", False):  # of a hub's repository, with the base that it names
+        raise adapter_as_model(shown)
     if kind == "reward":
         info["missing_keys"] = [key for key in info["missing_keys"] if key != f"{SCORE_HEAD}.weight"]
     _check_all_weights_loaded(info, shown)

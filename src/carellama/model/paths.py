@@ -20,7 +20,7 @@ from carellama.files import print_status
 from carellama.model.gguf.read import check_adapter_file
 from carellama.model.zoo.entries import find_entry
 from carellama.model.zoo.resolve import check_name
-from carellama.weights import ADAPTER
+from carellama.weights import ADAPTER, check_one_kind
 
 
 def check_model(model: ModelOptions, adapters: Mapping[str, str] | None = None) -> None:
@@ -38,6 +38,7 @@ def check_model(model: ModelOptions, adapters: Mapping[str, str] | None = None) 
             raise UserError(f"{option}: there is no such folder")
         if not (Path(folder).expanduser() / ADAPTER).is_file():
             raise UserError(f"{option}: this folder holds no adapter ({ADAPTER})")
+        check_one_kind(Path(folder).expanduser())
 
 
 def check_checkpoints(names: Sequence[str], option: str = "--checkpoint_dir") -> None:
@@ -47,6 +48,7 @@ def check_checkpoints(names: Sequence[str], option: str = "--checkpoint_dir") ->
         if folder.is_file():
             check_adapter_file(folder)
             continue
+        check_one_kind(folder)
         if not folder.is_dir():
             if find_entry(name):
                 continue  # released weights, which are fetched

@@ -24,7 +24,7 @@ from carellama.config.environment import model_home
 from carellama.errors import UserError, nearest
 from carellama.files import create_once, print_status
 from carellama.model.gguf.read import folder_of_gguf, is_gguf, is_model
-from carellama.weights import adapter_as_model, is_adapter
+from carellama.weights import adapter_as_model, check_one_kind, is_adapter
 
 CHUNK_BYTES = 1 << 20
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.index.json")
@@ -105,10 +105,11 @@ def _model_folder(path: Path) -> Path:
     files = model_ggufs(path)
     if len(files) == 1:
         return files[0]
+    check_one_kind(path)
+    if is_adapter(path) and not files:
+        raise adapter_as_model(path)
     if (path / "config.json").is_file() and not files:
         return path
-    if is_adapter(path):
-        raise adapter_as_model(path)
     if files:
         names = ", ".join(file.name for file in files)
         raise UserError(
