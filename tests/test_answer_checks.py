@@ -196,9 +196,9 @@ def test_a_long_sentence_takes_linear_time() -> None:
     checks, seconds = AnswerChecks(ALL), []
     checks.find("warm up")
     for size in (2000, 20000):
-        begin = time.perf_counter()
+        begin = time.thread_time()
         checks.find(("you have 5 mg of it and take it daily " * size)[:size])
-        seconds.append(time.perf_counter() - begin)
+        seconds.append(time.thread_time() - begin)
     assert seconds[1] < 40 * seconds[0] + 0.05
 
 
