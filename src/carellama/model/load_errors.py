@@ -51,7 +51,7 @@ def _reason(error: BaseException) -> str:
         hub.GatedRepoError: "the hub wants its terms accepted on its page there, and --hf_auth_token",
         hub.RepositoryNotFoundError: "there is no such folder, and none on the hub (--hf_auth_token?)",
         hub.RevisionNotFoundError: "the hub does not have this --model_revision",
-        hub.LocalEntryNotFoundError: "there is no such folder, and the hub cannot be reached",
+        hub.LocalEntryNotFoundError: "there is no such folder, and the hub cannot be reached (HF_ENDPOINT: a mirror; --hub modelscope)",
         hub.OfflineModeIsEnabled: "there is no such folder, and the hub is switched off (HF_HUB_OFFLINE)",
         TransportError: "the connection to the hub broke off: try again, or set HF_ENDPOINT to a mirror",
     }
