@@ -33,11 +33,12 @@ def as_user_error(place: Path | str, what: str) -> Iterator[None]:
         SafetensorError,
         TransportError,
     ) as error:
-        names = [entry.name for entry in load_entries()]
+        is_id = isinstance(place, str) and "/" in place
+        names = [entry.hub if is_id else entry.name for entry in load_entries()]
         hint, reason = "", _reason(error)
         if isinstance(place, str) and find_entry(place) is None:
             hint = nearest(place, names)
-            if "no such folder" in reason and "/" not in place:
+            if "no such folder" in reason and not is_id:
                 hint += " carellama models list has the names that are known."
         raise UserError(f"cannot load the {what} of {place}: {reason}.{hint}") from error
 
@@ -51,7 +52,10 @@ def _reason(error: BaseException) -> str:
         hub.GatedRepoError: "the hub wants its terms accepted on its page there, and --hf_auth_token",
         hub.RepositoryNotFoundError: "there is no such folder, and none on the hub (--hf_auth_token?)",
         hub.RevisionNotFoundError: "the hub does not have this --model_revision",
-        hub.LocalEntryNotFoundError: "there is no such folder, and the hub cannot be reached (HF_ENDPOINT: a mirror; --hub modelscope)",
+        hub.LocalEntryNotFoundError: (
+            "there is no such folder, and the hub cannot be reached "
+            "(set HF_ENDPOINT to a mirror, or give --hub modelscope)"
+        ),
         hub.OfflineModeIsEnabled: "there is no such folder, and the hub is switched off (HF_HUB_OFFLINE)",
         TransportError: "the connection to the hub broke off: try again, or set HF_ENDPOINT to a mirror",
     }
