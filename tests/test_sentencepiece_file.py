@@ -90,11 +90,33 @@ def test_words_that_sentencepiece_splits_in_another_way_are_refused(
         pass
 
 
-@pytest.mark.parametrize(("special", "reason"), [(True, ""), (False, "space behind each of its 1 added tokens")])
-def test_added_tokens_with_a_space_at_the_start_of_a_text_only(
-    special: bool, reason: str, bases: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("family", ["mistral", "gemma3"])
+def test_the_converter_is_told_what_transformers_5_left_out(
+    family: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    """llama.cpp puts a space behind each added token, where the training had none."""
+    """Words that were added were no tokens in a .gguf, and each text of a Llama without it got a space in front."""
+    folder = copy(bases[family], tmp_path)
+    path = folder / "tokenizer_config.json"
+    before = json.loads(path.read_text(encoding="utf-8"))
+    bare = {key: before[key] for key in before if key not in ("added_tokens_decoder", "add_prefix_space")}
+    path.write_text(json.dumps(bare), encoding="utf-8")
+    token = {"id": 900, "content": "糖尿病", "special": False, "normalized": False}
+    token |= {"single_word": False, "lstrip": False, "rstrip": False}
+    cut = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    change(folder, lambda state: (state["added_tokens"].append(token), state.update(truncation=cut)))
+    with _without_code(folder, pickles=False) as safe:
+        told = json.loads((safe / "tokenizer_config.json").read_text(encoding="utf-8"))
+        assert json.loads((safe / "tokenizer.json").read_text(encoding="utf-8"))["truncation"] is None
+    assert told["added_tokens_decoder"]["900"]["content"] == "糖尿病"
+    assert told["add_prefix_space"] is (family == "mistral")
+    assert json.loads(path.read_text(encoding="utf-8")) == bare
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_added_tokens_with_a_space_at_the_start_of_a_text_only(
+    special: bool, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """llama.cpp puts a space behind each added token, special ones included, where the training had none."""
     folder = copy(bases["mistral"], tmp_path)
 
     def edit(state: dict[str, Any]) -> None:
@@ -105,8 +127,7 @@ def test_added_tokens_with_a_space_at_the_start_of_a_text_only(
 
     change(folder, edit)
     assert space_before(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))) == "first"
-    found = llamacpp_reason(folder)
-    assert reason in found and bool(found) == bool(reason)
+    assert "space behind each of its 4 added tokens (糖尿病, ...)" in llamacpp_reason(folder)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from carellama.config.model import ModelOptions
 from carellama.engine.llamacpp.engine import LlamaCppEngine
+from carellama.engine.tokenizer import of_folder
 from carellama.model.gguf import read
 from carellama.model.sentencepiece_tokenizer import backend_of, read_model
 from carellama.model.tokenizer import load_tokenizer
@@ -133,6 +134,33 @@ def test_no_normaliser_makes_markup_of_words(
     assert "'❖' is one character" in caplog.text
 
 
+@pytest.mark.parametrize(("make", "name"), [(llama2, "PreTrainedTokenizerFast"), (words, "Qwen2Tokenizer")])
+def test_no_length_that_a_file_keeps_cuts_or_pads_a_text(make: Any, name: str, tmp_path: Path) -> None:
+    """A training of before leaves them there: --engine openvino cut each prompt, as a training would have its texts."""
+    backend, text = make(), "hello a<s>b " * 9
+    expected = backend.encode(text, add_special_tokens=False).ids
+    backend.enable_truncation(8)
+    backend.enable_padding(length=16)
+    backend.save(str(tmp_path / "tokenizer.json"))
+    model = folder_of(tmp_path, {"tokenizer_class": name, "bos_token": "<s>", "eos_token": "</s>"})
+    assert load_tokenizer(model).backend_tokenizer.encode(text, add_special_tokens=False).ids == expected
+    assert of_folder(tmp_path, "alpaca").encode(text) == expected and of_folder(tmp_path, "alpaca").encode("") == []
+
+
+@pytest.mark.parametrize("make", [llama2, words])
+def test_a_folder_gives_the_ids_of_training_without_transformers(make: Any, tmp_path: Path) -> None:
+    """A space stood behind each mark that a person wrote."""
+    make().save(str(tmp_path / "tokenizer.json"))
+    model = folder_of(tmp_path, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    bare, tokenizer = of_folder(tmp_path, "vicuna"), load_tokenizer(model)
+    template, encoder = get_template("vicuna", tokenizer), GroupEncoder(tokenizer)
+    for text in (*TEXTS, "a<s> b", "x</s>y<unk>z", "＜s＞"):
+        messages = [Message("user", text)]
+        [[ids]] = encoder.encode([[template.prompt_group(messages)]])
+        assert bare.encode_chat(messages) == ids.tolist(), text
+        assert bare.encode_text(text)[:1] == tokenizer(text, add_special_tokens=False)["input_ids"][:1]
+
+
 def test_pieces_of_one_score_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A tokenizer.json has an order of all merges; SentencePiece takes the first in the text, as of Chinese ones."""
     pb2 = pytest.importorskip("sentencepiece.sentencepiece_model_pb2")  # a process may load one of this name alone
@@ -145,19 +173,22 @@ def test_pieces_of_one_score_are_named(tmp_path: Path, caplog: pytest.LogCapture
     assert "pieces of one score are joined in another order" in caplog.text and "糖尿病" in caplog.text
 
 
-@pytest.mark.parametrize("prefix", [True, False])
+@pytest.mark.parametrize(("prefix", "name"), [(True, "vicuna"), (False, "vicuna"), (True, "medalpaca")])
 def test_a_gguf_of_pieces_is_cut_as_llamacpp_cuts_it(
-    prefix: bool, tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+    prefix: bool, name: str, tmp_path: Path, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its folder put a space in front whatever the file said, or none; llama.cpp put one into a person's words."""
+    """Its folder put a space in front whatever the file said, or none; llama.cpp put one into a person's words.
+
+    It also put a bos token before a format that was trained without one (medalpaca).
+    """
     pytest.importorskip("xllamacpp")
     monkeypatch.setattr(read, "model_home", lambda: tmp_path / "cache")
     path = with_pieces(
         write_tiny_gguf(tmp_path / "a.gguf", make_model(vocabulary=PIECES), tiny_tokenizer), prefix=prefix
     )
     tokenizer = load_tokenizer(ModelOptions(str(path)))
-    engine = LlamaCppEngine(path, template="vicuna", parallel=1, context_tokens=512, threads=1)
-    encoder, template = GroupEncoder(tokenizer), get_template("vicuna", tokenizer)
+    engine = LlamaCppEngine(path, template=name, parallel=1, context_tokens=512, threads=1)
+    encoder, template = GroupEncoder(tokenizer), get_template(name, tokenizer)
     try:
         for text in ("hello", "a<s> b", "x</s>y", "患者<unk>发烧", " <s>a"):
             group = template.prompt_group([Message("user", text)])

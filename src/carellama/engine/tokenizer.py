@@ -10,7 +10,7 @@ splitting words that are known: one that is nearly right would go unnoticed.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from carellama.errors import UserError
 from carellama.model.gguf.facts import KINDS, TOKENS
 from carellama.model.gguf.read import AS_GPT2, DIGITS_APART, Header
 from carellama.model.sentencepiece_file import CONTROL, USER_DEFINED
+from carellama.model.tokenizer import make_exact
 from carellama.records import Message
 from carellama.templates.jinja import turn_ends
+from carellama.templates.tokenize import find_anchor
 
 MERGES = "tokenizer.ggml.merges"
 ARRAYS = (TOKENS, KINDS, MERGES)  # of a header that are read here
@@ -47,6 +49,7 @@ class Tokenizer:
         tokens = {end: backend.token_to_id(end) for end in ends if end}
         self.stop_ids = [number for number in tokens.values() if number is not None]
         self.stops = [end for end, number in tokens.items() if number is None and end in chat.stops]
+        self._anchor, self._anchor_ids = find_anchor(backend)
 
     def encode(self, text: str, *, begin: bool = False) -> list[int]:
         """Return the ids of a text; with `begin` behind the token that begins a sequence, where the model has one."""
@@ -56,11 +59,20 @@ class Tokenizer:
     def encode_text(self, text: str, *, begin: bool = False) -> list[int]:
         """Return the ids of a text in which marks stay text; `begin` as in `encode`."""
         first, *others = self.chat.cut_marks(text)
-        return [*self.encode(first, begin=begin), *(number for part in others for number in self.encode(part))]
+        return [*self.encode(first, begin=begin), *self._continued(others)]
 
     def encode_chat(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         """Return the ids that an answer starts from. Marks in a person's words are cut, so that they stay text."""
-        return [number for text in self.chat.pieces(messages, tools) for number in self.encode(text)]
+        return self.encode_pieces(self.chat.pieces(messages, tools))
+
+    def encode_pieces(self, pieces: Sequence[str]) -> list[int]:
+        """Return the ids of what `Chat.pieces` gives."""
+        return [*self.encode("".join(pieces[:1])), *self._continued(pieces[1:])]
+
+    def _continued(self, parts: Sequence[str]) -> Iterator[int]:
+        """The ids of parts that follow another one, without the space that a SentencePiece tokenizer puts in front."""
+        for part in parts:
+            yield from self.encode(self._anchor + part)[len(self._anchor_ids) :]
 
     def decode_keeping(self, marks: Sequence[str]) -> DecodeFn:
         """Return `decode` that keeps these of the special tokens."""
@@ -134,6 +146,7 @@ def of_folder(folder: Path, template: str | None) -> Tokenizer:
     if not file.is_file():
         raise UserError(f"{folder} has no tokenizer.json; copy it there from the model that was converted")
     backend = Backend.from_file(str(file))
+    make_exact(backend)
     config = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     own = jinja.read_text(encoding="utf-8") if jinja.is_file() else config.get("chat_template")
     added = backend.get_added_tokens_decoder()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
+VOCABULARY = "tokenizer.json"
+LENGTHS = ("truncation", "padding")  # which an earlier training may have left in tokenizer.json
 # What says how and from where our process loaded the files, or which file the author of a .gguf began with.
 LOADING_KEYS = (
     *("is_local", "local_files_only", "files_loaded", "backend", "name_or_path", "tokenizer_file", "vocab_file"),
@@ -67,18 +69,18 @@ def make_readable(folder: Path) -> None:
     `tokenizer.model` is written for a tokenizer of SentencePiece's kind. A second call changes nothing.
     Raises `OSError` if a file cannot be written.
     """
-    spell_config(folder)
-    _rewrite(folder / GENERATION, readable_generation_config)
-    tokenizer = folder / "tokenizer.json"
-    if tokenizer.is_file():
-        _rewrite(folder / TOKENIZER, lambda config: readable_tokenizer_config(config, folder))
-        if not write_tokenizer_model(folder):
-            log.warning("SentencePiece splits words in another way than %s; no %s is written", tokenizer, FILE)
+    spell_papers(folder)
+    if not write_tokenizer_model(folder):
+        log.warning("SentencePiece splits words in another way than %s; no %s is written", folder / VOCABULARY, FILE)
 
 
-def spell_config(folder: Path) -> None:
-    """Rewrite config.json of `folder`, if there is one; a link becomes a file, and what it leads to stays."""
+def spell_papers(folder: Path) -> None:
+    """Do what `make_readable` does, but for `tokenizer.model`; a link becomes a file, and what it leads to stays."""
     _rewrite(folder / CONFIG, readable_config)
+    _rewrite(folder / GENERATION, readable_generation_config)
+    _rewrite(folder / VOCABULARY, lambda state: {key: state[key] if key not in LENGTHS else None for key in state})
+    if (folder / VOCABULARY).is_file():
+        _rewrite(folder / TOKENIZER, lambda config: readable_tokenizer_config(config, folder))
 
 
 def readable_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -154,13 +156,13 @@ def readable_tokenizer_config(config: dict[str, Any], folder: Path) -> dict[str,
         config["extra_special_tokens"] = extra
     elif extra:  # transformers 4 reads a list under this name only, transformers 5 under both
         config["additional_special_tokens"] = [*extra, *config.get("additional_special_tokens", [])]
-    state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    state = json.loads((folder / VOCABULARY).read_text(encoding="utf-8"))
     words = state.get("pre_tokenizer") or {}
     if "add_prefix_space" in words:  # transformers sets the file's by this one
         config["add_prefix_space"] = words["add_prefix_space"]
     if is_sentencepiece(state):  # llama.cpp's converter reads these two here, and not in tokenizer.model
         config["add_prefix_space"] = space_before(state) != "never"
-        config["added_tokens_decoder"] = added_tokens(state)
+        config["added_tokens_decoder"] = config.get("added_tokens_decoder", {}) | added_tokens(state)
     return config
 
 

@@ -65,8 +65,8 @@ def llamacpp_reason(folder: Path) -> str:
     state = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else None
     if state is None or not is_sentencepiece(state) or space_before(state) != "first":
         return ""
-    added = [token["content"] for token in state["added_tokens"] if not token["special"]]
-    return f"llama.cpp puts a space behind each of its {len(added)} added tokens ({added[0]}, ...)" if added else ""
+    added = [token["content"] for token in state["added_tokens"]]  # special ones as well: the <s> before a question
+    return f"llama.cpp puts a space behind each of its {len(added)} added tokens ({added[-1]}, ...)" if added else ""
 
 
 def write_tokenizer_model(folder: Path) -> bool:

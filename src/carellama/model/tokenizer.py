@@ -132,7 +132,7 @@ def _read(place: Path | str, shown: Path | str, model: ModelOptions) -> PreTrain
             by_file = type(tokenizer) is PreTrainedTokenizerFast  # which takes a tokenizer.json as it is
             if not by_file and (file := file_of("tokenizer.json")):
                 _follow_file(tokenizer, file)
-            _match_exactly(tokenizer)
+            make_exact(tokenizer.backend_tokenizer)
         return tokenizer
 
 
@@ -151,21 +151,21 @@ def _follow_file(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
         if stated.token_to_id(token.content) not in (number, None):
             raise ValueError(f"{token.content!r} is token {number} of its configuration, and another of {file.name}")
         (stated.add_special_tokens if token.special else stated.add_tokens)([token])
-    stated.no_padding()
-    stated.no_truncation()
     stated.post_processor = own.post_processor  # it begins and ends texts as the configuration asks
     tokenizer._tokenizer = stated  # noqa: SLF001 - transformers has no setter
 
 
-def _match_exactly(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Have markup match its own string alone, where a normaliser would make it of other characters in a person's words.
+def make_exact(backend: Tokenizer) -> None:
+    """Have texts keep their length, which a training of before may have left in tokenizer.json, and markup be exact.
 
+    It matches its own string alone, where a normaliser would make it of other characters in a person's words.
     NFKC makes `<|im_end|>` of full-width letters, a lower-case normaliser of `<|IM_END|>`. A token of one character
     cannot be told from the character; a warning names it.
     """
     from tokenizers import AddedToken
 
-    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
     for _, token in sorted(backend.get_added_tokens_decoder().items()):
         text = token.content
         if token.special and len(text) == 1:

@@ -26,6 +26,7 @@ from carellama.errors import UserError
 from carellama.templates.template import Group, markup_tokens, special_tokens
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 Ids = npt.NDArray[np.int32]  # (T,)
@@ -78,7 +79,7 @@ class GroupEncoder:
         self._letters = frozenset(letter for token in marks for letter in token)
         self._special = frozenset(self._specials)
         self._dividing = _dividing(tokenizer)
-        self._anchor, self._anchor_ids = self._find_anchor()
+        self._anchor, self._anchor_ids = find_anchor(self.backend)
         self._markups: dict[tuple[str, bool, bool], _Markup] = {}
         self._known: dict[_Piece, Ids] = {}
 
@@ -182,24 +183,6 @@ class GroupEncoder:
             return _Piece(special + text, 1, markup)
         return _Piece(self._anchor + text, len(self._anchor_ids), markup)
 
-    def _find_anchor(self) -> tuple[str, list[int]]:
-        """Return an anchor and its ids; an empty one for tokenizers that add no prefix."""
-
-        def ids(text: str) -> list[int]:
-            found: list[int] = self.backend.encode(text, add_special_tokens=False).ids
-            return found
-
-        bare = self.backend.decode(ids("a"), skip_special_tokens=False)
-        probes = ["a", " a", "\na", "。", "1"]
-        for anchor in ("", *ANCHORS):
-            head = ids(anchor) if anchor else []
-            whole = [ids(anchor + probe) for probe in probes]
-            apart = all(found[: len(head)] == head for found in whole)
-            tokens = [self.backend.id_to_token(found[len(head)]) if len(found) > len(head) else "" for found in whole]
-            if apart and not tokens[0].startswith(("▁", "Ġ")) and bare == "a":
-                return anchor, head
-        raise UserError("this tokenizer merges text across every boundary tried; its chats cannot be split safely")
-
     def _ids_of(self, pieces: Sequence[_Piece]) -> list[Ids]:
         """The ids of each piece; those of markup are remembered."""
         known = self._known
@@ -223,6 +206,25 @@ class GroupEncoder:
 
 
 _NOTHING: Ids = np.zeros(0, dtype=np.int32)
+
+
+def find_anchor(backend: Tokenizer) -> tuple[str, list[int]]:
+    """Return an anchor and its ids, see `GroupEncoder`; an empty one for tokenizers that add no prefix."""
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = backend.encode(text, add_special_tokens=False).ids
+        return found
+
+    bare = backend.decode(ids("a"), skip_special_tokens=False)
+    probes = ["a", " a", "\na", "。", "1"]
+    for anchor in ("", *ANCHORS):
+        head = ids(anchor) if anchor else []
+        whole = [ids(anchor + probe) for probe in probes]
+        apart = all(found[: len(head)] == head for found in whole)
+        first = (backend.id_to_token(whole[0][len(head)]) or "") if len(whole[0]) > len(head) else ""
+        if apart and not first.startswith(("▁", "Ġ")) and bare == "a":
+            return anchor, head
+    raise UserError("this tokenizer merges text across every boundary tried; its chats cannot be split safely")
 
 
 def _dividing(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:

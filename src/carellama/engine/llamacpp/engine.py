@@ -144,8 +144,8 @@ class LlamaCppEngine:
         """Render, tokenise and count a prompt, see `Engine.prepare`."""
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
-            pieces = self.chat.pieces(messages, tools)
-            return "".join(pieces), self._start(self._joined(pieces, marks=True))
+            pieces = self.chat.pieces(messages, tools)  # begun as the format begins it, which training did as well
+            return "".join(pieces), self._joined(pieces, marks=True)
 
         tokenize = partial(self.tokenize, begin=True)
         limit = self.context_tokens

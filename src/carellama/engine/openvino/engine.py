@@ -84,7 +84,7 @@ class OpenVINOEngine:
 
         def render(messages: Prompt) -> tuple[str, list[int]]:
             pieces = self.tokenizer.chat.pieces(messages, tools)
-            return "".join(pieces), [token for piece in pieces for token in self.tokenizer.encode(piece)]
+            return "".join(pieces), self.tokenizer.encode_pieces(pieces)
 
         tokenize = partial(self.tokenize, begin=True)
         words, limit = self.tokenizer.backend.get_vocab_size(), self.context_tokens

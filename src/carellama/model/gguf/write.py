@@ -44,7 +44,7 @@ from carellama.model.gguf.read import check_adapter_file, read_header
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.load_errors import as_user_error
 from carellama.model.paths import check_space
-from carellama.model.readers import spell_config
+from carellama.model.readers import make_readable, spell_papers
 from carellama.model.sentencepiece_file import llamacpp_reason
 from carellama.model.zoo.resolve import model_folder, resolve
 from carellama.weights import content_key, weight_files
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     import torch
 
 PHI3 = re.compile(r"(phi)3", re.IGNORECASE)
-MAKING = 7  # raised when the same folder becomes another .gguf: those of the cache are made again
+MAKING = 8  # raised when the same folder becomes another .gguf: those of the cache are made again
 WEIGHTS = ("*.safetensors",)
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 PICKLES = ("*.bin", "*.pth", "*.pt")
@@ -178,7 +178,6 @@ def _merge(model: ModelOptions, folder: Path) -> None:
     from carellama.model.adapter_plan import plan_adapters
     from carellama.model.adapters import apply_adapters, merge_adapters
     from carellama.model.load import load_model, stored_dtype
-    from carellama.model.readers import make_readable
     from carellama.model.tokenizer import load_tokenizer, match_tokenizer, tokenizer_checkpoint
 
     if model.dtype == "auto":
@@ -342,8 +341,9 @@ def _refusal_kept(target: Path) -> Iterator[None]:
 def _without_code(folder: Path, *, pickles: bool, about: Mapping[str, object] | None = None) -> Iterator[Path]:
     """A folder of links to the weights and papers alone: the converter would run Python that lies beside them.
 
-    config.json has its old names beside the new ones there, as in the folders that CareLlama writes. `about`: the
-    head of the only model card there.
+    Its papers are spelled as in the folders that CareLlama writes: the converter knows config.json by its old names and
+    takes added tokens and the space before a text from tokenizer_config.json, where transformers 5 has none of them.
+    `about`: the head of the only model card there.
 
     Raises `UserError` for a folder without weights, or with pickles only that are not allowed.
     """
@@ -359,7 +359,7 @@ def _without_code(folder: Path, *, pickles: bool, about: Mapping[str, object] | 
             (safe / "README.md").write_text(f"---\n{head}---\n", encoding="utf-8")
         for path in {*weight_files(folder, pickles=pickles), *(one for name in PAPERS for one in folder.glob(name))}:
             (safe / path.name).symlink_to(path.resolve())
-        spell_config(safe)
+        spell_papers(safe)
         if reason := llamacpp_reason(safe):
             raise ConverterRefuses(
                 f"{folder} cannot be turned into a .gguf that gives the same answers: {reason}; "
