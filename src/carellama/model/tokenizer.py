@@ -156,9 +156,9 @@ def _follow_file(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
 
 
 def make_exact(backend: Tokenizer) -> None:
-    """Have texts keep their length, which a training of before may have left in tokenizer.json, and markup be exact.
+    """Undo what an earlier training may have left in tokenizer.json: a length of texts, merges by chance; exact markup.
 
-    It matches its own string alone, where a normaliser would make it of other characters in a person's words.
+    Markup matches its own string alone, where a normaliser would make it of other characters in a person's words.
     NFKC makes `<|im_end|>` of full-width letters, a lower-case normaliser of `<|IM_END|>`. A token of one character
     cannot be told from the character; a warning names it.
     """
@@ -166,6 +166,8 @@ def make_exact(backend: Tokenizer) -> None:
 
     backend.no_truncation()
     backend.no_padding()
+    if getattr(backend.model, "dropout", None):  # (Provilkov et al. 2020): a text would have other ids each time
+        backend.model.dropout = None
     for _, token in sorted(backend.get_added_tokens_decoder().items()):
         text = token.content
         if token.special and len(text) == 1:
