@@ -35,10 +35,10 @@ from carellama.model.gguf.layout import read_layout
 from carellama.model.gguf.read import read_header
 from carellama.model.gguf.tensor_types import FILE_TYPES
 from carellama.model.gguf.write import convert_folder
-from carellama.model.zoo.resolve import model_folder
 from carellama.templates.template import get_template
 from conftest import make_model
 from exporting import export
+from hub_bases import write_base
 from test_adapter import trained
 from test_to_gguf import tokens_of
 
@@ -55,18 +55,24 @@ PARTS = {
 NAMES = re.compile("|".join(sorted(PARTS, key=len, reverse=True)))
 
 
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """llama.cpp's threads wait for each other by spinning: beside other tests they take the time from all."""
+    monkeypatch.setattr("carellama.engine.llamacpp.server.physical_cores", lambda: 1)
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two layers, whose rows 256 divides, with a tokenizer that llama.cpp knows."""
+    """A Llama of two layers, whose rows 256 divides, with a small tokenizer that llama.cpp can take."""
     pytest.importorskip("xllamacpp")
-    folder, source = tmp_path_factory.mktemp("base"), Path(model_folder("smollm2-135m"))
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = AutoTokenizer.from_pretrained(write_base("mistral", tmp_path_factory.mktemp("of") / "mistral"))
     network = make_model(len(tokenizer), hidden_size=256, intermediate_size=256, tie_word_embeddings=True)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.dim() > 1:
                 parameter.mul_(4)  # else every token is about as likely as any other
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+    for name in ("bos_token_id", "eos_token_id"):
         setattr(network.config, name, getattr(tokenizer, name))
         setattr(network.generation_config, name, getattr(tokenizer, name))
     network.half().save_pretrained(folder)
