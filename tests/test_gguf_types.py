@@ -157,10 +157,10 @@ def with_weights_of(file: Path, network: Any) -> Any:
 @pytest.mark.slow
 def test_a_file_says_its_name_licence_and_base(files: dict[str, Path]) -> None:
     """Or a model under a licence of its own looks free in LM Studio and Ollama, where it was called Model."""
-    for path in files.values():
-        facts = read_header(path, ("general.languages",)).facts
-        said = [facts[f"general.{name}"] for name in ("name", "license", "languages", "base_model.0.repo_url")]
-        assert said == ["med", "llama2", ["zh"], "https://huggingface.co/acme/tiny-llama"]
+    names = ("name", "license", "languages", "base_model.0.repo_url")
+    facts = [read_header(path, ("general.languages",)).facts for path in files.values()]
+    said = [[one[f"general.{name}"] for name in names] for one in facts]
+    assert said == [["med", "llama2", ["zh"], "https://huggingface.co/acme/tiny-llama"]] * len(FILE_TYPES)
 
 
 @pytest.mark.slow

@@ -135,6 +135,13 @@ def answers(
     return read
 
 
+def farthest(found: list[float], expected: list[float]) -> float:
+    """The largest difference of as many numbers; one that is no number is infinitely far."""
+    assert len(found) == len(expected)
+    difference = torch.tensor(found, dtype=torch.float64) - torch.tensor(expected, dtype=torch.float64)
+    return float(difference.abs().nan_to_num(nan=torch.inf).max())
+
+
 @pytest.mark.parametrize("version", ["5", "4.57"])
 def test_transformers_reads_the_same_models(version: str, written: dict[str, Written], answers: Any) -> None:
     """T1, T2, T3, T22: other positions, a class that does not exist, a list that has no keys, another token scored."""
@@ -150,7 +157,7 @@ def test_transformers_reads_the_same_models(version: str, written: dict[str, Wri
         assert answer["length"] <= answer["rows"], name
         assert answer["eos"] in expected["ends"], name
         key = "scores" if one.reward else "logits"
-        assert answer[key] == pytest.approx(expected[key], abs=EXACT), name
+        assert farthest(answer[key], expected[key]) <= EXACT, name
 
 
 def test_end_tokens_and_answers_are_the_same_in_both_versions(written: dict[str, Written], answers: Any) -> None:
@@ -215,7 +222,7 @@ def test_openvino_reads_what_is_exported(written: dict[str, Written], answers: A
         assert answer["with_special_tokens"] == expected["with_special_tokens"], name
         assert answer["answer"] == expected["answer"], name
         assert set(answer["generation_eos"]) == set(expected["ends"]), name
-        assert answer["logits"] == pytest.approx(expected["logits"], abs=EXACT), name
+        assert farthest(answer["logits"], expected["logits"]) <= EXACT, name
 
 
 def test_openvino_genai_reads_qwen_and_refuses_what_it_does_not_know(written: dict[str, Written], answers: Any) -> None:

@@ -182,9 +182,11 @@ def _fill(context: ExportContext) -> ParityTable:
     ]
     if past:
         if not options.accept_parity_loss:
+            rounded = all(row.ids_equal and row.end_tokens_equal for row in rows)
+            other = "a form with more bits" if rounded else "another form (bits do not change a tokenizer)"
             raise UserError(
                 f"what was written is not the model that was trained: {'; '.join(past)}. Nothing was kept; "
-                "choose a form with more bits, or keep it as it is with --accept_parity_loss true"
+                f"choose {other}, or keep it as it is with --accept_parity_loss true"
             )
         table = replace(table, past=tuple(past))
     write_json(context.folder / "parity.json", table.as_json())
